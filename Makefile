@@ -1,0 +1,48 @@
+# Every command makes what it needs: a machine with Python (3.11 or newer), its venv module and make
+# is enough.
+#
+#   make demo    the main job, against your Ollama server or the bundled fake one
+#   make test    the tests
+#   make check   ruff, mypy and basedpyright
+
+PYTHON ?= python3
+VENV ?= .venv
+BACKEND ?= trio
+BIN := $(VENV)/bin
+# The stamp is newer than the files that say what the environment holds.
+STAMP := $(VENV)/.ollama-sc-ready
+
+.PHONY: help demo test check format coverage clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "ollama-sc needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	@echo "==> Making the virtual environment in $(VENV) (once; a minute or so)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --editable . --group dev
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/python examples/demo.py --backend $(BACKEND)
+
+test: $(STAMP)
+	@echo "==> Running the tests on trio and asyncio, on every core"
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+check: $(STAMP)
+	@echo "==> ruff (lint, format), mypy strict, basedpyright strict"
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/basedpyright
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -1,0 +1,123 @@
+"""`OLLAMA_HOST` and a client's ``host=`` into the URL that requests go to.
+
+The rules are the server's own (`host:port`, bare addresses, a path prefix), made strict where the
+server guesses in silence: a bad port or an unknown scheme is an error that says what to write.
+This module may know only the errors.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from ._errors import RequestError
+
+DEFAULT_PORT = 11434
+_SCHEMES = {"http": 80, "https": 443}
+_HOST_NAME = re.compile(r"[^\s/?#@\[\]<>\\^`{|}%\x00-\x1f\x7f]+")
+
+
+class Host(NamedTuple):
+    """Where requests go.
+
+    Attributes:
+        url: scheme, host, port and path prefix, without a trailing slash.
+        name: the host alone, in lower case.
+        userinfo: user and password for basic auth, where the host had them.
+    """
+
+    url: str
+    name: str
+    userinfo: tuple[str, str] | None
+
+    @property
+    def is_ollama_com(self) -> bool:
+        """Whether this is the hosted service, over TLS, which an environment's key is for."""
+        return self.name == "ollama.com" and self.url.startswith("https:")
+
+
+def parse_host(value: str | None) -> Host:
+    """Read a host as people write it; empty or ``None`` is the local server.
+
+    Raises:
+        RequestError: the value cannot be a host; the text says what to write. It never shows a
+            password.
+    """
+    text = (value or "").strip().strip("\"'").strip()
+    scheme, given, rest = text.partition("://")
+    if not given:
+        scheme, rest = "", text
+    scheme = scheme.lower()
+    if given and scheme not in _SCHEMES:
+        raise RequestError(f"the host's scheme must be http or https, not {scheme[:40]!r}")
+    if "?" in rest or "#" in rest:
+        raise RequestError("a host has no query and no fragment: write http://host:port/prefix")
+    authority, _, prefix = rest.partition("/")
+    user, at, address = authority.rpartition("@")
+    name, port = _split_port(address)
+    if not scheme:
+        scheme = "https" if name == "ollama.com" and port in (None, 443) else "http"
+        port = port or (443 if scheme == "https" else DEFAULT_PORT)
+    port = port or _SCHEMES[scheme]
+    prefix = "/".join(part for part in prefix.split("/") if part)
+    shown = f"[{name.replace('%', '%25')}]" if ":" in name else name
+    url = f"{scheme}://{shown}:{port}" + (f"/{prefix}" if prefix else "")
+    if any(ord(character) < 0x21 for character in prefix):  # space and controls
+        raise RequestError("a host's path prefix has no white space")
+    return Host(url, name, _userinfo(user) if at else None)
+
+
+def _userinfo(text: str) -> tuple[str, str]:
+    name, _, password = text.partition(":")
+    return unquote(name), unquote(password)
+
+
+def _split_port(address: str) -> tuple[str, int | None]:
+    """Take apart ``host``, ``host:port``, ``[::1]:port``, ``::1`` and ``:port``."""
+    if address.startswith("["):
+        inner, closed, after = address[1:].partition("]")
+        if not closed or (after and not after.startswith(":")):
+            raise RequestError(f"not a host: {address[:80]!r}; write [::1]:{DEFAULT_PORT}")
+        return _ip6(inner), _port(after[1:]) if after else None
+    if address.count(":") > 1:
+        before, _, last = address.rpartition(":")
+        if len(last) == 4 and last.isdecimal():  # four digits can be a port
+            raise RequestError(
+                f"{address[:80]!r} could end in a port or not: write [{before[:80]}]:{last}, "
+                f"or [{address[:80]}]:{DEFAULT_PORT}"
+            )
+        return _ip6(address), None
+    name, colon, port = address.partition(":")
+    return _name(name), _port(port) if colon and port else None
+
+
+def _ip6(text: str) -> str:
+    try:
+        address = ipaddress.IPv6Address(text.replace("%25", "%", 1))
+    except ValueError:
+        raise RequestError(
+            f"not an IPv6 address: {text[:80]!r}; write it in brackets with its port behind them, "
+            f"as in [::1]:{DEFAULT_PORT}"
+        ) from None
+    return "::1" if address.is_unspecified else str(address)
+
+
+def _name(text: str) -> str:
+    text = text.lower()
+    if text in ("", "0.0.0.0"):  # noqa: S104 - a client cannot connect to "every address"
+        return "127.0.0.1"
+    try:
+        valid = bool(_HOST_NAME.fullmatch(text) and text.encode("idna"))
+    except UnicodeError:
+        valid = False
+    if not valid:
+        raise RequestError(f"not a host name: {text[:80]!r}; write http://host:{DEFAULT_PORT}")
+    return text
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= 65535):
+        raise RequestError(f"the port must be a number from 1 to 65535, not {text[:20]!r}")
+    return int(text)

@@ -1,0 +1,343 @@
+"""HTTP, through httpx: the one module that knows it.
+
+`Http.exchange` sends one request and gives its reply as blocks of bytes. Failures come out as this
+library's errors, each with httpx's own as its cause.
+"""
+
+from __future__ import annotations
+
+import platform
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TypedDict
+
+import anyio
+import httpx
+
+from ._calls import CLEANUP_SECONDS, Call
+from ._errors import ConnectError, OllamaError, ProtocolError, RequestError
+from ._host import Host
+from ._ndjson import not_the_api
+from ._server_errors import error_reply
+from ._version import __version__
+
+# An error page can be endless, and its sender slow.
+_ERROR_BODY_BYTES = 64 * 1024
+_ERROR_BODY_SECONDS = 5.0
+# How long a reply that is complete may take to end as an HTTP message, so that its connection can
+# be used again.
+_DRAIN_SECONDS = 0.05
+_DRAIN_BYTES = 64 * 1024
+# More blocks than httpx can have buffered of a body that nobody reads any more.
+_BUFFERED_BLOCKS = 100_000
+
+
+class HttpxOptions(TypedDict, total=False):
+    """What `AsyncClient` passes on to httpx as it is; see httpx's documentation."""
+
+    auth: Any
+    cert: Any
+    cookies: Any
+    default_encoding: Any
+    event_hooks: Mapping[str, list[Callable[..., Any]]]
+    follow_redirects: bool
+    http1: bool
+    http2: bool
+    max_redirects: int
+    mounts: Mapping[str, httpx.AsyncBaseTransport | None]
+    params: Any
+    proxy: Any
+    transport: httpx.AsyncBaseTransport
+    trust_env: bool
+    verify: ssl.SSLContext | str | bool
+
+
+class Request(NamedTuple):
+    """What is asked of the server.
+
+    Attributes:
+        label: how errors name it: endpoint and model.
+    """
+
+    method: str
+    path: str
+    label: str
+    body: bytes | None = None
+
+
+class Connections(NamedTuple):
+    """How many connections are open, and how many of these are idle."""
+
+    open: int
+    idle: int
+
+
+class Http:
+    """The connections of one client."""
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        api_key: str | None,
+        headers: Mapping[str, str] | None,
+        options: HttpxOptions,
+    ) -> None:
+        merged = httpx.Headers({"User-Agent": _user_agent(), "Content-Type": "application/json"})
+        for name, value in (headers or {}).items():
+            merged[_ascii(name, "name")] = _ascii(value, f"value of {name!r}")
+        if api_key is not None and "authorization" not in merged:
+            merged["Authorization"] = f"Bearer {_ascii(api_key, 'API key')}"
+        settings: dict[str, Any] = {"follow_redirects": True, **options}
+        if host.userinfo is not None:
+            settings.setdefault("auth", host.userinfo)
+        self._base = host.url
+        try:
+            self._client = httpx.AsyncClient(
+                headers=merged,
+                timeout=None,  # noqa: S113 - each call's own limits are in charge
+                # Nothing may queue in there: this library's own limit stands in front.
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+                **settings,
+            )
+        except (httpx.InvalidURL, ValueError, OSError) as error:
+            raise RequestError(f"httpx refuses the client's settings: {error}") from error
+
+    async def open(self) -> None:
+        """Enter httpx's client."""
+        await self._client.__aenter__()
+
+    async def close(self) -> None:
+        """Close every connection; under a shield, and not for long."""
+        with anyio.move_on_after(CLEANUP_SECONDS, shield=True):
+            await self._client.aclose()
+
+    def connections(self) -> Connections:
+        """How many connections there are now."""
+        # httpx has no public way to its pool; a user's own transport may have none at all.
+        transports = [self._client._transport, *self._client._mounts.values()]
+        pools = [getattr(transport, "_pool", None) for transport in transports]
+        found = [connection for pool in pools for connection in getattr(pool, "connections", ())]
+        alive = [connection for connection in found if not connection.is_closed()]
+        return Connections(len(alive), sum(bool(connection.is_idle()) for connection in alive))
+
+    def exchange(self, call: Call[Any], request: Request, accept: str) -> Exchange:
+        """Send a request: ``async with http.exchange(...) as reply``.
+
+        Entering returns when the headers of a successful reply are here.
+
+        Raises:
+            ResponseError: the server answered with an error.
+            ConnectError, RequestTimeout, ProtocolError, RequestError: there is no answer.
+        """
+        return Exchange(self._client, self._base, call, request, accept)
+
+
+class Exchange:
+    """One request and its reply."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, base: str, call: Call[Any], request: Request, accept: str
+    ) -> None:
+        self._client = client
+        self._base = base
+        self._call = call
+        self._request = request
+        self._accept = accept
+        self._response: httpx.Response | None = None
+        self._body: AsyncIterator[bytes] | None = None
+        self._connected = False  # by this request: its connection was not there before
+        self._sent = False
+
+    async def __aenter__(self) -> Self:
+        try:
+            response = await self._send()
+            self._response = response
+            self._call.phase = "receiving"
+            if not response.is_success:
+                body = await self._error_body()
+                raise error_reply(
+                    response.status_code, response.headers, body, request=self._request.label
+                )
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._close()
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self._response.status_code if self._response else 0
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body.
+
+        Raises:
+            ProtocolError: it is longer than `limit` bytes.
+            ConnectError: the connection broke before its end.
+        """
+        blocks: list[bytes] = []
+        size = 0
+        while block := await self.receive():
+            blocks.append(block)
+            size += len(block)
+            if size > limit:
+                what = f"the reply is longer than {limit} bytes"
+                raise not_the_api(what, blocks[0], self._request.label)
+        return b"".join(blocks)
+
+    async def receive(self) -> bytes:
+        """The next block of the body; empty at its end.
+
+        Raises:
+            ConnectError, RequestTimeout, ProtocolError: the body breaks off.
+        """
+        assert self._response is not None
+        if self._body is None:
+            self._body = self._response.aiter_bytes()
+        self._call.start_limit("idle")
+        try:
+            # A block is never empty, but what a decompressor gives at first can be.
+            async for block in self._body:
+                if block:
+                    return block
+        except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+            raise self._translated(error) from error
+        return b""
+
+    async def drain(self) -> None:
+        """Read to the end of the HTTP message, if that is near, so that the connection lives on."""
+        size = 0
+        with anyio.move_on_after(_DRAIN_SECONDS), suppress(OllamaError):
+            while size < _DRAIN_BYTES and (block := await self.receive()):
+                if block.strip():
+                    return  # something follows the reply: this connection is not to be trusted
+                size += len(block)
+
+    async def _send(self) -> httpx.Response:
+        for attempt in (1, 2):
+            self._connected = self._sent = False
+            self._call.phase = "connecting"
+            # A transport that tells nothing of its phases has all of them under this limit.
+            self._call.start_limit("first_chunk")
+            try:
+                return await self._client.send(self._build(), stream=True)
+            except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+                # An idle connection that turns out to be dead before the answer began is the one
+                # case in which a request is sent again.
+                broken = isinstance(
+                    error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+                )
+                if attempt == 2 or not broken or self._connected or not self._sent:
+                    raise self._translated(error) from error
+        raise AssertionError
+
+    def _build(self) -> httpx.Request:
+        limits = self._call.timeouts
+        return self._client.build_request(
+            self._request.method,
+            self._base + self._request.path,
+            content=self._request.body,
+            headers={"Accept": self._accept},
+            extensions={
+                # The limits of reading are this library's own.
+                "timeout": {
+                    "connect": limits.connect,
+                    "write": limits.idle,
+                    "read": None,
+                    "pool": None,
+                },
+                "trace": self._trace,
+            },
+        )
+
+    async def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+        del info
+        name = event.rpartition(".")[0].rpartition(".")[2]
+        if not event.endswith(".started"):
+            return
+        if name in ("connect_tcp", "connect_unix_socket"):
+            self._connected = True
+            self._call.start_limit(None)
+        elif name == "send_request_headers":
+            self._sent = True
+            self._call.phase = "sending"
+            self._call.start_limit(None)
+        elif name == "receive_response_headers":
+            self._call.phase = "receiving"
+            self._call.start_limit("first_chunk")
+
+    async def _error_body(self) -> bytes:
+        body = b""
+        with anyio.move_on_after(_ERROR_BODY_SECONDS), suppress(OllamaError):
+            while len(body) < _ERROR_BODY_BYTES and (block := await self.receive()):
+                body += block
+        return body
+
+    async def _close(self) -> None:
+        """Give the connection back, or close it where its reply was not read to the end."""
+        response, self._response = self._response, None
+        body, self._body = self._body, None
+        if response is None:
+            return
+        with anyio.move_on_after(CLEANUP_SECONDS, shield=True), suppress(httpx.HTTPError, OSError):
+            await response.aclose()
+        # httpx's body is a generator in a generator in a generator. Left half-way, the event loop
+        # would finish them in tasks of its own, with warnings; an exception out of the innermost
+        # ends them all, here. After closing, because reading on could save the connection.
+        if body is not None:
+            with anyio.CancelScope() as scope, suppress(Exception):
+                scope.cancel()
+                for _ in range(_BUFFERED_BLOCKS):
+                    await anext(body)
+
+    def _translated(self, error: Exception) -> OllamaError:
+        label = self._request.label
+        text = str(error) or type(error).__name__
+        if isinstance(error, httpx.ConnectTimeout):
+            return self._call.timed_out("connect")
+        if isinstance(error, httpx.TimeoutException):
+            return self._call.timed_out("idle")
+        if isinstance(error, httpx.ConnectError):
+            return ConnectError(
+                f"cannot connect to {self._base} ({text}): is Ollama running there?", request=label
+            )
+        if isinstance(error, httpx.RemoteProtocolError) and not _is_disconnect(text):
+            return ProtocolError(f"not a reply of HTTP ({text})", request=label)
+        if isinstance(error, (httpx.DecodingError, httpx.TooManyRedirects, httpx.StreamError)):
+            return ProtocolError(f"not a reply of the API ({text})", request=label)
+        if isinstance(
+            error, (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+        ):
+            return RequestError(f"cannot be sent ({text})", request=label)
+        return ConnectError(f"the connection to {self._base} broke ({text})", request=label)
+
+
+def _is_disconnect(text: str) -> bool:
+    """Whether httpx means a connection that was closed, not bytes that make no sense."""
+    return "disconnected" in text or "closed connection" in text
+
+
+def _ascii(value: object, what: str) -> str:
+    """Check what goes into a header, before any I/O and without showing it."""
+    if not isinstance(value, str):
+        raise RequestError(f"headers: the {what} must be text, not {type(value).__name__}")
+    if not value.isascii() or any(
+        ord(character) < 0x20 or character == "\x7f" for character in value
+    ):
+        raise RequestError(f"headers: the {what} must be printable ASCII")
+    return value
+
+
+def _user_agent() -> str:
+    return f"ollama-sc/{__version__} Python/{platform.python_version()}"

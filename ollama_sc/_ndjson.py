@@ -1,0 +1,206 @@
+"""Bytes into lines into typed objects. No I/O.
+
+`decode_reply` reads one JSON reply, `LineDecoder` a stream of them, one object a line. Both accept
+what the API's clients must accept: unknown fields, `null` for a field that could be absent, an
+``{"error": ...}`` object anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Generic, TypeVar, cast
+
+import msgspec
+
+from ._errors import OllamaError, ProtocolError
+from ._server_errors import error_object
+
+T = TypeVar("T")
+
+EXCERPT_BYTES = 200
+
+
+def decode_reply(type_: type[T], body: bytes, *, status: int, request: str) -> T:
+    """One whole JSON reply.
+
+    Raises:
+        ResponseError: it is an error object, whatever the status.
+        ProtocolError: it is no JSON, or not of that type.
+    """
+    if b'"error"' in body:
+        _raise_error_object(body, status, request)
+    return _decode(type_, body, request)
+
+
+def _raise_error_object(data: bytes, status: int, request: str) -> None:
+    try:
+        found: Any = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return
+    if isinstance(found, dict) and cast("dict[str, Any]", found).get("error") is not None:
+        raise error_object(cast("dict[str, Any]", found), status, request=request)
+
+
+@cache
+def _decoder(type_: object) -> msgspec.json.Decoder[Any]:
+    """The one decoder of a type: building one costs a hundred times what using it does."""
+    return msgspec.json.Decoder(type_)
+
+
+def _decode(type_: type[T], data: bytes, request: str) -> T:
+    try:
+        return cast("T", _decoder(cast("object", type_)).decode(data))
+    except msgspec.ValidationError as error:
+        try:
+            return msgspec.convert(_without_nulls(msgspec.json.decode(data)), type_)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise not_the_api(f"not a reply of the API ({error})", data, request) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise not_the_api(f"not JSON ({error})", data, request) from error
+
+
+def _without_nulls(value: Any) -> Any:
+    """A null where the API has a value means the same as nothing at all."""
+    if isinstance(value, dict):
+        pairs = cast("dict[str, Any]", value).items()
+        return {key: _without_nulls(item) for key, item in pairs if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in cast("list[Any]", value)]
+    return value
+
+
+def not_the_api(what: str, data: bytes, request: str) -> ProtocolError:
+    """An error that shows how the offending bytes begin."""
+    excerpt = bytes(data[:EXCERPT_BYTES])
+    shown = excerpt.decode("utf-8", "backslashreplace")
+    return ProtocolError(f"{what}: {shown!r}", excerpt=excerpt, request=request)
+
+
+class LineDecoder(Generic[T]):
+    r"""A stream's bytes into its parts.
+
+    Lines end at ``\n`` and nothing else; blank ones are skipped; the last one needs no ``\n``.
+
+    Attributes:
+        complete: whether the terminal object has come. What follows it is ignored.
+        surplus: whether anything did follow it.
+        error: what is wrong with the line after the parts that were returned last.
+    """
+
+    def __init__(
+        self,
+        type_: type[T],
+        is_terminal: Callable[[T], bool],
+        *,
+        max_line_bytes: int,
+        status: int,
+        request: str,
+    ) -> None:
+        self.complete = False
+        self.surplus = False
+        self.error: OllamaError | None = None
+        self._type = type_
+        self._decode_lines: Callable[[bytes], list[T]] = _decoder(
+            cast("object", type_)
+        ).decode_lines
+        self._is_terminal = is_terminal
+        self._max_line_bytes = max_line_bytes
+        self._status = status
+        self._request = request
+        # The line that has no end yet, in the pieces that it came in: joining it at each piece
+        # would cost the square of its length.
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[T]:
+        """The parts that these bytes complete; see `error` after each call."""
+        if self.complete:
+            self.surplus = self.surplus or bool(data.strip())
+            return []
+        end = data.rfind(b"\n") + 1
+        if not end:
+            self._keep(data)
+            return []
+        block = data if end == len(data) else data[:end]
+        if self._pieces:
+            self._pieces.append(block)
+            block = b"".join(self._pieces)
+            self._pieces.clear()
+            self._size = 0
+        if end != len(data):
+            self._keep(data[end:])
+        if len(block) > self._max_line_bytes and self._line_too_long(block):
+            return []
+        return self._parts(block)
+
+    def finish(self, *, cut: bool) -> list[T]:
+        """The part that the end of the stream completes.
+
+        `cut` says that the connection broke: then half a line is just that, and no error of its
+        own. So is half a JSON object anywhere.
+        """
+        block = b"".join(self._pieces)
+        self._pieces.clear()
+        if self.complete or not block.strip():
+            return []
+        parts = self._parts(block)
+        if isinstance(self.error, ProtocolError) and (cut or _is_truncated(block)):
+            self.error = None
+        return parts
+
+    def _keep(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > self._max_line_bytes:
+            self._line_too_long(self._pieces[0] if self._pieces else piece, endless=True)
+            self._pieces.clear()
+        else:
+            self._pieces.append(piece)
+
+    def _line_too_long(self, block: bytes, *, endless: bool = False) -> bool:
+        if endless or max(map(len, block.split(b"\n"))) > self._max_line_bytes:
+            what = f"a line is longer than {self._max_line_bytes} bytes"
+            self.error = not_the_api(what, block, self._request)
+            return True
+        return False
+
+    def _parts(self, block: bytes) -> list[T]:
+        if b'"error"' not in block:
+            try:
+                parts = self._decode_lines(block)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                pass  # one bad line fails them all: find it
+            else:
+                for number, part in enumerate(parts, 1):
+                    if self._is_terminal(part):
+                        self.complete = True
+                        self.surplus = number < len(parts) or bool(self._pieces)
+                        return parts[:number]
+                return parts
+        return self._parts_one_by_one(block)
+
+    def _parts_one_by_one(self, block: bytes) -> list[T]:
+        parts: list[T] = []
+        lines = [line for line in block.split(b"\n") if line.strip()]
+        for number, line in enumerate(lines, 1):
+            try:
+                part = decode_reply(self._type, line, status=self._status, request=self._request)
+            except OllamaError as error:
+                self.error = error
+                break
+            parts.append(part)
+            if self._is_terminal(part):
+                self.complete = True
+                self.surplus = number < len(lines) or bool(self._pieces)
+                break
+        return parts
+
+
+def _is_truncated(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        return "truncated" in str(error)
+    except UnicodeDecodeError:
+        return True
+    return False

@@ -1,0 +1,54 @@
+"""Time limits: what a client and each call accept as ``timeout``."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from ._errors import RequestError
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Time limits of a request, each in seconds; ``None`` is no limit.
+
+    A server sends nothing at all, not even headers, while a request is queued, its model is loading
+    and its prompt is being read. That silence counts for `first_chunk`, which therefore has no
+    limit unless you set one.
+
+    Attributes:
+        connect: for opening a connection, the TLS handshake included.
+        first_chunk: from the request being sent until the answer begins.
+        idle: for each silence after that, and for each piece of an upload. The clock stands still
+            while your own code holds the stream back.
+        total: for the whole request, the wait for a free place included. Of a stream, until its
+            last chunk has arrived.
+    """
+
+    connect: float | None = 10.0
+    first_chunk: float | None = None
+    idle: float | None = None
+    total: float | None = None
+
+    @classmethod
+    def of(cls, value: Timeouts | float) -> Timeouts:
+        """Read a ``timeout=`` argument.
+
+        A number means what it means in httpx: the limit for connecting and for each silence.
+
+        Raises:
+            RequestError: it is no positive number.
+        """
+        if isinstance(value, Timeouts):
+            limits = value
+        else:
+            limits = cls(connect=value, first_chunk=value, idle=value)
+        for name in cls.__struct_fields__:
+            seconds = getattr(limits, name)
+            if seconds is None:
+                continue
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+                raise RequestError(f"timeout: {name} must be a number of seconds, not {seconds!r}")
+            if math.isnan(seconds) or seconds <= 0:
+                raise RequestError(f"timeout: {name} must be above zero seconds, not {seconds!r}")
+        return limits
