@@ -1,0 +1,286 @@
+"""`FakeOllama`: the server's socket, its life, its scripts and its record."""
+
+import socket
+import ssl
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+from anyio.streams.tls import TLSStream
+
+from ollama_sc.testing._connection import Connection
+from ollama_sc.testing._endpoints import MODEL_PATHS, Ollama
+from ollama_sc.testing._generation import Limits
+from ollama_sc.testing._replies import Generated, Message, Reply, message_of
+from ollama_sc.testing._request import RecordedRequest
+from ollama_sc.testing._store import DEFAULT_MODELS, FakeModel, ModelStore
+from ollama_sc.testing._stream import RawStream
+
+_DEFAULT = Reply()
+
+
+class FakeOllama:
+    """A server that behaves like Ollama on a real TCP socket, and can break on purpose.
+
+    An asynchronous context manager: it listens inside of `async with`. It runs in the event loop
+    of its user, so it also works under trio's `MockClock`. On leaving, all connections are closed
+    and no task is left; an exception of the body passes unchanged.
+
+    Args:
+        host: An IP address, or a name to be looked up.
+        port: 0 takes a free one.
+        models: Names, or `FakeModel` objects. Names of known models get their capabilities.
+        token_rate: Tokens a second. None: as fast as the socket takes them.
+        tokens: Length of an answer where `options.num_predict` says nothing.
+        dimensions: Length of embeddings.
+        version: What `/api/version` answers.
+        ssl_context: Serves https.
+        reuse: False closes each connection after one reply.
+        parallel: How many chat, generate and embed requests are answered at once; others wait
+            silently, in order. None: any number.
+        max_queue: How many may wait; beyond it 503. None: any number.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        models: Sequence[str | FakeModel] = DEFAULT_MODELS,
+        token_rate: float | None = None,
+        tokens: int = 24,
+        dimensions: int = 768,
+        version: str = "0.33.0",
+        ssl_context: ssl.SSLContext | None = None,
+        reuse: bool = True,
+        parallel: int | None = None,
+        max_queue: int | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.reuse = reuse
+        self.requests: list[RecordedRequest] = []
+        self.connections = 0
+        self.open_connections = 0
+        self.in_flight = 0
+        self.peak_in_flight = 0
+        self._limits = Limits(tokens, token_rate)
+        self._store = ModelStore(models, dimensions)
+        self._dimensions = dimensions
+        self._version = version
+        self._ssl_context = ssl_context
+        self._slots = anyio.Semaphore(parallel) if parallel is not None else None
+        self._max_queue = max_queue
+        self._queued = 0
+        self._scripts: dict[str, deque[Reply]] = {}
+        self._always: dict[str, Reply] = {}
+        self._changed = anyio.Event()
+        self._crashes: list[Exception] = []
+
+    def __repr__(self) -> str:
+        return (
+            f"<FakeOllama {self.url} requests={len(self.requests)} "
+            f"open_connections={self.open_connections}>"
+        )
+
+    @property
+    def url(self) -> str:
+        """The base URL, such as `http://127.0.0.1:40123`."""
+        scheme = "https" if self._ssl_context is not None else "http"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}"
+
+    def script(self, path: str, *replies: Reply) -> None:
+        """Queue replies for a path: one for each request, in order; then it is as before."""
+        self._scripts.setdefault(path, deque()).extend(replies)
+
+    def always(self, path: str, reply: Reply | None) -> None:
+        """Answer each request to a path with this reply from now on; None takes it away."""
+        if reply is None:
+            self._always.pop(path, None)
+        else:
+            self._always[path] = reply
+
+    async def wait_for_requests(self, count: int) -> None:
+        """Wait until so many requests in total have been received, with their bodies."""
+        await self._wait_until(lambda: len(self.requests) >= count)
+
+    async def wait_all_closed(self) -> None:
+        """Wait until no connection is open."""
+        await self._wait_until(lambda: self.open_connections == 0)
+
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        await anyio.lowlevel.checkpoint()
+        while not condition():
+            await self._changed.wait()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    # -----------------------------------------------------------------------------------------
+    # Life
+
+    async def __aenter__(self) -> Self:
+        self._listener = await _listen(self.host, self.port)
+        self.port = self._listener.getsockname()[1]
+        self._ollama = Ollama(
+            self._store,
+            self._limits,
+            dimensions=self._dimensions,
+            version=self._version,
+            loopback=self._listener.getsockname()[0].startswith("127.")
+            or self._listener.getsockname()[0] == "::1",
+        )
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._group.start_soon(self._accept)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        scope = self._group.cancel_scope
+        # No task of ours lets an Exception out, nor cancels the group.
+        died = scope.cancel_called
+        try:
+            if died:
+                return await self._group.__aexit__(exc_type, exc, traceback) or False
+            # With the body's exception the group would wrap it; without the shield a cancellation
+            # from outside could replace it on asyncio.
+            scope.shield = True
+            scope.cancel()
+            await self._group.__aexit__(None, None, None)
+        finally:
+            self._listener.close()
+        if exc is None and self._crashes:
+            raise self._crashes[0]
+        return False
+
+    async def _accept(self) -> None:
+        while True:
+            await anyio.wait_readable(self._listener)
+            # All that have come: with hundreds at once the listening queue must not overflow.
+            while (sock := self._accept_one()) is not None:
+                self.connections += 1
+                self.open_connections += 1
+                self._group.start_soon(self._serve, RawStream(sock), self.connections)
+
+    def _accept_one(self) -> socket.socket | None:
+        try:
+            return self._listener.accept()[0]
+        except (BlockingIOError, ConnectionAbortedError):
+            return None
+
+    async def _serve(self, raw: RawStream, number: int) -> None:
+        """Serve one connection, and close it in any case."""
+        connection: Connection | None = None
+        stream: anyio.abc.ByteStream = raw
+        try:
+            if self._ssl_context is not None:
+                stream = await TLSStream.wrap(raw, server_side=True, ssl_context=self._ssl_context)
+            connection = Connection(self, stream, number)
+            await connection.serve()
+            if connection.ending != "reset" and stream is not raw:
+                raw.stop_reading()
+                await stream.aclose()
+        except (anyio.BrokenResourceError, anyio.EndOfStream, ssl.SSLError):
+            pass  # the client broke off the handshake or the goodbye
+        except Exception as exc:  # noqa: BLE001 - leaving the server raises it
+            self.crashed(exc)
+        finally:
+            if connection is not None and connection.ending == "reset":
+                raw.reset()
+            else:
+                raw.finish()  # with unread bytes a bare close() would send RST instead of FIN
+                raw.close()
+            self.open_connections -= 1
+            self._notify()
+
+    # -----------------------------------------------------------------------------------------
+    # What connections ask for
+
+    def received(self, request: RecordedRequest) -> Reply:
+        """Record a request and choose its reply. For the connections."""
+        self.requests.append(request)
+        self.in_flight += 1
+        self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+        self._notify()
+        queue = self._scripts.get(request.path)
+        if queue:
+            return queue.popleft()
+        return self._always.get(request.path, _DEFAULT)
+
+    def ended(self, request: RecordedRequest) -> None:
+        """Count a request out. For the connections."""
+        del request
+        self.in_flight -= 1
+
+    def crashed(self, error: Exception) -> None:
+        """Keep a failure of the fake itself until it is left. For the connections."""
+        self._crashes.append(error)
+
+    @asynccontextmanager
+    async def slot(self, request: RecordedRequest) -> AsyncGenerator[bool]:
+        """Hold one of the parallel places; False where the queue is full. For the connections."""
+        if self._slots is None or request.path not in MODEL_PATHS:
+            yield True
+            return
+        try:
+            self._slots.acquire_nowait()
+        except anyio.WouldBlock:
+            if self._max_queue is not None and self._queued >= self._max_queue:
+                yield False
+                return
+            self._queued += 1
+            try:
+                await self._slots.acquire()
+            finally:
+                self._queued -= 1
+        try:
+            yield True
+        finally:
+            self._slots.release()
+
+    async def message(self, request: RecordedRequest, reply: Reply, *, busy: bool) -> Message:
+        """The message of a reply. For the connections."""
+        if busy:
+            return message_of(Reply.busy())
+        if isinstance(reply.content, Generated):
+            message = await self._ollama.message(request, reply.content)
+        elif reply.content == "default":
+            message = await self._ollama.message(request, Generated())
+        else:
+            return message_of(reply)
+        message.headers = {**message.headers, **reply.headers}
+        return message
+
+
+async def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; looks up the host only where it is no IP address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.inet_pton(family, host)
+        address = (host, port)
+    except OSError:
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, address = found[0][0], found[0][4][:2]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setblocking(False)  # noqa: FBT003
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

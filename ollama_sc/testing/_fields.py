@@ -1,0 +1,209 @@
+"""Typed access to a request's JSON, with the server's errors for what does not fit."""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from ollama_sc.testing import _gojson
+
+_INTEGERS = (
+    "num_ctx",
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "num_thread",
+    "draft_num_predict",
+    "num_keep",
+    "seed",
+    "num_predict",
+    "top_k",
+    "repeat_last_n",
+)
+_FLOATS = (
+    "top_p",
+    "min_p",
+    "typical_p",
+    "temperature",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
+_OPTION_TYPES = {
+    **dict.fromkeys(_INTEGERS, "integer"),
+    **dict.fromkeys(_FLOATS, "float32"),
+    "use_mmap": "boolean",
+    "stop": "array",
+}
+_LEVELS = ("high", "medium", "low", "max")
+_LEVELS_TEXT = '"high", "medium", "low", "max", true, or false'
+
+
+class ApiError(Exception):
+    """Ends a request with an error object."""
+
+    def __init__(self, status: int, text: str, *, in_stream: bool = False) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.in_stream = in_stream  # it is the first item of a stream, where one was asked for
+
+
+class Fields:
+    """An object of a request: keys in any case, null as absent, wrong types refused with 400."""
+
+    def __init__(self, values: Mapping[str, object], struct: str) -> None:
+        self._values = {key.lower(): value for key, value in values.items() if value is not None}
+        self._struct = struct
+
+    @classmethod
+    def of_body(cls, body: bytes, struct: str) -> "Fields":
+        """The object in a request's body."""
+        if not body.strip():
+            raise ApiError(400, "missing request body")
+        try:
+            value = _gojson.decode_first(body)
+        except ValueError as exc:
+            raise ApiError(400, str(exc)) from exc
+        if value is None:
+            value = {}
+        if not isinstance(value, dict):
+            raise ApiError(400, _mismatch(value, "value", f"api.{struct}"))
+        return cls(cast("dict[str, object]", value), struct)
+
+    def value(self, name: str) -> Any:
+        """A field of any type; None where absent."""
+        return self._values.get(name)
+
+    def string(self, name: str) -> str:
+        """A string; "" where absent."""
+        return cast("str", self._typed(name, str, "string", ""))
+
+    def boolean(self, name: str) -> bool | None:
+        """True, False, or None where absent."""
+        return cast("bool | None", self._typed(name, bool, "bool", None))
+
+    def integer(self, name: str) -> int:
+        """An integer; 0 where absent."""
+        return cast("int", self._typed(name, int, "int", 0))
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """An object; empty where absent."""
+        return cast("dict[str, Any]", self._typed(name, dict, "map[string]interface {}", {}))
+
+    def items(self, name: str, kind: str = "value") -> list[Any]:
+        """A list; empty where absent."""
+        return cast("list[Any]", self._typed(name, list, f"[]{kind}", []))
+
+    def objects(self, name: str, struct: str) -> "list[Fields]":
+        """A list of objects; empty where absent. A null in it counts as an empty object."""
+        found: list[Fields] = []
+        for item in self.items(name, f"api.{struct}"):
+            value: object = {} if item is None else item
+            if not isinstance(value, dict):
+                raise ApiError(400, _mismatch(value, f"{self._struct}.{name}", f"api.{struct}"))
+            found.append(Fields(cast("dict[str, object]", value), struct))
+        return found
+
+    def images(self) -> int:
+        """How many images there are; each must be base64."""
+        images = self.items("images", "api.ImageData")
+        for image in images:
+            if not isinstance(image, str):
+                raise ApiError(400, _mismatch(image, f"{self._struct}.images", "[]uint8"))
+            try:
+                base64.b64decode(image, validate=True)
+            except (binascii.Error, ValueError) as exc:
+                raise ApiError(400, "illegal base64 data at input byte 0") from exc
+        return len(images)
+
+    def _typed(self, name: str, kind: type[object], go_name: str, absent: object) -> object:
+        value = self._values.get(name)
+        if value is None:
+            return absent
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ApiError(400, _mismatch(value, f"{self._struct}.{name}", go_name))
+        return value
+
+
+def _mismatch(value: object, where: str, go_name: str) -> str:
+    names: dict[type[object], str] = {
+        str: "string",
+        bool: "bool",
+        int: "number",
+        float: "number",
+        list: "array",
+    }
+    found = names.get(type(value), "object")
+    return f"json: cannot unmarshal {found} into Go struct field {where} of type {go_name}"
+
+
+def options(fields: Fields) -> dict[str, Any]:
+    """The checked `options`; unknown names and nulls are left out."""
+    found: dict[str, Any] = {}
+    for name, value in fields.mapping("options").items():
+        kind = _OPTION_TYPES.get(name)
+        if kind is None or value is None:
+            continue
+        if not _fits(value, kind):
+            raise ApiError(500, f'option "{name}" must be of type {kind}')
+        if kind == "array" and not all(isinstance(item, str) for item in value):
+            raise ApiError(500, f'option "{name}" must be of an array of strings')
+        found[name] = int(value) if kind == "integer" else value
+    return found
+
+
+def _fits(value: object, kind: str) -> bool:
+    if isinstance(value, bool):
+        return kind == "boolean"
+    if kind in ("integer", "float32"):
+        return isinstance(value, (int, float))
+    return kind == "array" and isinstance(value, list)
+
+
+def think(fields: Fields) -> bool | str | None:
+    """The checked `think`; None where absent."""
+    value = fields.value("think")
+    if value is None or isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise ApiError(400, f"think must be a boolean or string ({_LEVELS_TEXT})")
+    if value not in _LEVELS:
+        quoted = json.dumps(value, ensure_ascii=False)
+        text = f"invalid think value: {quoted} (must be {_LEVELS_TEXT})"
+        raise ApiError(400, text)
+    return value
+
+
+def keep_alive(fields: Fields) -> float | None:
+    """The checked `keep_alive` in seconds, infinite for negative ones; None where absent."""
+    value = fields.value("keep_alive")
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            seconds = _gojson.duration(value)
+        except ValueError as exc:
+            raise ApiError(400, str(exc)) from exc
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        seconds = float(value)
+    else:
+        names = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
+        raise ApiError(400, f"Unsupported type: '{names[type(value)]}'")
+    return float("inf") if seconds < 0 else seconds
+
+
+def response_format(fields: Fields) -> object:
+    """None, `"json"` or a schema object."""
+    value = fields.value("format")
+    if value is None or value == "":
+        return None
+    if value == "json" or isinstance(value, dict):
+        return cast("object", value)
+    raw = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = (
+        f"invalid format: {json.dumps(raw, ensure_ascii=False)}; "
+        'expected "json" or a valid JSON Schema object'
+    )
+    raise ApiError(500, text, in_stream=True)

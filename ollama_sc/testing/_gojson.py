@@ -1,0 +1,109 @@
+"""JSON, times and durations as a Go server writes and reads them; knows no endpoint."""
+
+import json
+import re
+import time
+from datetime import UTC, datetime
+from email.utils import formatdate
+from functools import lru_cache
+from typing import Any, NoReturn
+
+import msgspec
+
+_ESCAPES = (
+    (b"<", b"\\u003c"),
+    (b">", b"\\u003e"),
+    (b"&", b"\\u0026"),
+    ("\u2028".encode(), b"\\u2028"),
+    ("\u2029".encode(), b"\\u2029"),
+)
+_encoder = msgspec.json.Encoder()
+
+
+def encode(value: object) -> bytes:
+    """One compact JSON value; `<`, `>`, `&`, U+2028 and U+2029 escaped, the rest raw UTF-8."""
+    try:
+        data = _encoder.encode(value)
+    except UnicodeEncodeError:  # a lone surrogate, which Go would have replaced when decoding
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        data = text.encode("utf-8", "replace")
+    # Outside of strings JSON has none of these characters.
+    for plain, escaped in _ESCAPES:
+        if plain in data:
+            data = data.replace(plain, escaped)
+    return data
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"invalid character '{text[0]}' looking for beginning of value")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def decode_first(body: bytes) -> Any:
+    """The first JSON value of a body; what follows it is ignored.
+
+    Raises:
+        ValueError: The body does not begin with a JSON value.
+
+    """
+    text = body.decode("utf-8", "replace").lstrip(" \t\r\n")
+    try:
+        return _decoder.raw_decode(text)[0]
+    except json.JSONDecodeError as exc:
+        if exc.pos >= len(text):
+            raise ValueError("unexpected EOF") from exc
+        character = text[exc.pos]
+        raise ValueError(f"invalid character '{character}' looking for {exc.msg}") from exc
+    except RecursionError as exc:
+        raise ValueError("exceeded max depth") from exc
+
+
+@lru_cache(maxsize=4)
+def _to_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def timestamp(ns: int | None = None) -> str:
+    """A UTC time in RFC 3339 with nanoseconds, trailing zeros cut; now, where no time is given."""
+    second, fraction = divmod(time.time_ns() if ns is None else ns, 1_000_000_000)
+    digits = f"{fraction:09d}".rstrip("0")
+    return f"{_to_second(second)}.{digits}Z" if digits else f"{_to_second(second)}Z"
+
+
+def http_date() -> str:
+    """The value of a `Date` header, now."""
+    return formatdate(time.time(), usegmt=True)
+
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+_STEP = re.compile(r"(\d+\.?\d*|\.\d+)([^\d.]*)")
+
+
+def duration(text: str) -> float:
+    """Seconds of a Go duration such as `1h30m`.
+
+    Raises:
+        ValueError: With Go's text.
+
+    """
+    quoted = json.dumps(text, ensure_ascii=False)
+    rest = text[1:] if text[:1] in ("-", "+") else text
+    if rest == "0":
+        return 0.0
+    total = 0.0
+    end = 0
+    for step in _STEP.finditer(rest):
+        if step.start() != end:
+            break
+        end = step.end()
+        unit = step[2]
+        if not unit:
+            raise ValueError(f"time: missing unit in duration {quoted}")
+        if unit not in _UNITS:
+            raise ValueError(f'time: unknown unit "{unit}" in duration {quoted}')
+        total += float(step[1]) * _UNITS[unit]
+    if not rest or end != len(rest):
+        raise ValueError(f"time: invalid duration {quoted}")
+    return -total if text[0] == "-" else total

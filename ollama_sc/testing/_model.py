@@ -1,0 +1,118 @@
+"""The synthetic model: text, embeddings and token counts that follow from the request alone."""
+
+import hashlib
+import json
+import re
+import sys
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from math import hypot
+from typing import Any, cast
+
+_OPENING = ("This", " is", " synthetic", " text", " from", " a", " fake", " server", ",", " word")
+_THOUGHT = ("The", " fake", " server", " only", " pretends", " to", " think", ".")
+_DEPTH = 8  # how deep a schema is followed
+
+
+def words(text: str) -> int:
+    """How many tokens a text has: one for each word."""
+    return len(text.split())
+
+
+def text_tokens(subject: str) -> Iterator[str]:
+    """Tokens without end; the subject, such as the prompt, decides at which number they begin."""
+    yield from _OPENING
+    first = int.from_bytes(hashlib.blake2b(subject.encode("utf-8", "replace")).digest()[:2])
+    for number in count(first):
+        yield f" {number}"
+        yield ","
+
+
+def thinking_tokens() -> Sequence[str]:
+    """What the model thinks."""
+    return _THOUGHT
+
+
+def logprob(token: str, rank: int = 0) -> dict[str, object]:
+    """A made-up logprob entry, without its alternatives."""
+    text = token if rank == 0 else f"{token}~{rank}"
+    data = text.encode("utf-8", "replace")
+    chance = int.from_bytes(hashlib.blake2b(data, digest_size=2).digest()) / 65536
+    return {"token": text, "logprob": -chance / 4 - rank, "bytes": list(data)}
+
+
+def divide(text: str) -> list[str]:
+    """A text as tokens: words with the space before them, and single other characters."""
+    return re.findall(r" ?\w+|\W", text)
+
+
+def json_text(schema: object) -> str:
+    """JSON that fits a schema, as far as its plain keywords go; any object for no schema."""
+    value: object = {"text": "synthetic"}
+    if isinstance(schema, dict):
+        root = cast("Mapping[str, Any]", schema)
+        value = _fit(root, root, 0)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _fit(schema: object, root: Mapping[str, Any], depth: int) -> object:
+    """A value that fits a schema: what it names itself, or one of its type."""
+    if not isinstance(schema, dict) or depth > _DEPTH:
+        return None
+    fields = cast("Mapping[str, Any]", schema)
+    if "const" in fields:
+        return fields["const"]
+    if fields.get("enum"):
+        return fields["enum"][0]
+    if "$ref" in fields:
+        return _fit(_follow(str(fields["$ref"]), root), root, depth + 1)
+    for choice in ("anyOf", "oneOf", "allOf"):
+        if fields.get(choice):
+            return _fit(fields[choice][0], root, depth + 1)
+    return _fit_type(fields, root, depth)
+
+
+def _fit_type(fields: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> object:
+    kind: object = fields.get("type")
+    if isinstance(kind, list):
+        kind = cast("list[object]", kind)[0]
+    if kind == "object" or "properties" in fields:
+        properties = cast("Mapping[str, Any]", fields.get("properties") or {})
+        return {name: _fit(part, root, depth + 1) for name, part in properties.items()}
+    if kind == "array":
+        length = max(1, int(fields.get("minItems", 1)))
+        return [_fit(fields.get("items", {}), root, depth + 1)] * length
+    if kind in ("integer", "number"):
+        return fields.get("minimum", 1 if kind == "integer" else 0.5)
+    return {"string": "text", "boolean": True}.get(str(kind))
+
+
+def _follow(reference: str, root: Mapping[str, Any]) -> object:
+    found: object = root
+    for key in reference.removeprefix("#/").split("/"):
+        if not isinstance(found, dict):
+            return None
+        found = cast("Mapping[str, object]", found).get(key)
+    return found
+
+
+def embedding(text: str, dimensions: int, keep: int) -> list[float]:
+    """A vector of unit length that depends on the text alone.
+
+    Args:
+        text: What is embedded.
+        dimensions: How many numbers the model has.
+        keep: How many of them, from the first, are kept; normalised after the cut.
+
+    Returns:
+        Numbers of 8 decimals. The float32 nearest to a number is what a base64 form must hold.
+
+    """
+    digest = hashlib.shake_128(text.encode("utf-8", "replace")).digest(2 * dimensions)
+    numbers = array("h", digest)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    del numbers[keep:]
+    length = hypot(*numbers) or 1.0
+    return [round(number / length, 8) for number in numbers]

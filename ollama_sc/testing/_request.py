@@ -1,0 +1,110 @@
+"""One request as the fake server received it, and the record of what became of it."""
+
+from typing import Any
+
+import anyio
+
+from ollama_sc.testing import _gojson
+
+
+class RecordedRequest:
+    """A request that the fake received.
+
+    Times are seconds on `anyio.current_time()`'s clock and None until the thing has happened.
+
+    Attributes:
+        method: The HTTP method, upper case.
+        path: The path without the query.
+        query: What stood behind the `?`, or "".
+        headers: The headers by lower-case name; repeated ones joined by ", ".
+        body: The whole body, chunked encoding removed.
+        connection: The number of its connection, counted from 1 in order of acceptance.
+        received_at: When its last byte had come.
+        headers_sent_at: When the last byte of the reply's headers had been handed to the system.
+        finished_at: When the last byte of a complete reply had been handed to the system. Stays
+            None where a fault broke the reply, and where the client left before.
+        closed_at: When the server noticed that the connection had closed, or closed it itself.
+        disconnected: True where the client closed (or half-closed) the connection before the
+            whole reply was sent.
+        parts_sent: How many lines of a stream have been sent.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        connection: int,
+        http_version: str = "1.1",
+    ) -> None:
+        self.method = method
+        self.path, _, self.query = target.partition("?")
+        self.headers = headers
+        self.connection = connection
+        self.http_version = http_version
+        self.body = b""
+        self.keep_alive = True
+        self.received_at: float | None = None
+        self.headers_sent_at: float | None = None
+        self.finished_at: float | None = None
+        self.closed_at: float | None = None
+        self.disconnected = False
+        self.parts_sent = 0
+        self._headers_sent = anyio.Event()
+        self._finished = anyio.Event()
+        self._closed = anyio.Event()
+
+    def __repr__(self) -> str:
+        state = (
+            "disconnected"
+            if self.disconnected
+            else "answered"
+            if self.finished_at is not None
+            else "closed"
+            if self.closed_at is not None
+            else "open"
+        )
+        return (
+            f"<RecordedRequest {self.method} {self.path} on connection {self.connection} {state}>"
+        )
+
+    @property
+    def json(self) -> Any:
+        """The first JSON value of the body. Raises ValueError where there is none."""
+        return _gojson.decode_first(self.body)
+
+    async def wait_headers_sent(self) -> None:
+        """Wait until the headers of the reply have been sent; for ever where they never are."""
+        await self._headers_sent.wait()
+
+    async def wait_finished(self) -> None:
+        """Wait until the whole reply has been sent; for ever where it never is."""
+        await self._finished.wait()
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection of the request has been closed, by either side."""
+        await self._closed.wait()
+
+
+class Recording(RecordedRequest):
+    """The same with what the server writes into it."""
+
+    def mark_headers_sent(self) -> None:
+        """The last byte of the headers has been handed to the system."""
+        if self.headers_sent_at is None:
+            self.headers_sent_at = anyio.current_time()
+            self._headers_sent.set()
+
+    def mark_finished(self) -> None:
+        """The last byte of a complete reply has been handed to the system."""
+        self.finished_at = anyio.current_time()
+        self._finished.set()
+
+    def mark_closed(self, *, by_client: bool) -> None:
+        """The connection has been closed; the first call counts."""
+        if self.closed_at is None:
+            self.closed_at = anyio.current_time()
+            self.disconnected = by_client and self.finished_at is None
+            self._closed.set()
