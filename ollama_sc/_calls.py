@@ -47,7 +47,8 @@ class Call(Generic[T]):
         self.finished = False  # its outcome is certain: nothing can abort it any more
         self.group = group
         self._scope = anyio.CancelScope(shield=True)
-        self._abort: AbortError | None = None
+        self._aborted = False
+        self._reason: object = None
         self._abandoned = False
         self._error: BaseException | None = None
         self._result: T | None = None
@@ -61,10 +62,10 @@ class Call(Generic[T]):
 
     def abort(self, reason: object) -> bool:
         """End it now, in whatever phase it is; whether there was anything to end."""
-        if self.finished or self._abort is not None or self.ended.is_set():
+        if self.finished or self._aborted or self.ended.is_set():
             return False
-        text = "aborted" if reason is None else f"aborted: {reason}"
-        self._abort = AbortError(text, reason=reason, request=self.label)
+        self._aborted = True
+        self._reason = reason
         self._scope.cancel()
         self._on_abort()
         return True
@@ -91,18 +92,20 @@ class Call(Generic[T]):
     async def outcome(self) -> T:
         """Wait for the result, as its caller; raise what the call failed with."""
         await self.wait(self.ended)
-        self.raise_error()
-        return self._result  # type: ignore[return-value]  # no error, hence a result
-
-    def raise_error(self) -> None:
-        """Raise what the call failed with, if it did."""
-        error = self._error
+        # The error's traceback holds this call, which must not hold the error any more: such
+        # cycles would keep replies alive until the garbage collector comes.
+        error, self._error = self._error, None
         if error is not None:
             try:
                 raise error
             finally:
-                # The traceback holds this frame: without this, a cycle keeps all of it alive.
-                del error, self
+                del error
+        return self._result  # type: ignore[return-value]  # no error, hence a result
+
+    def raise_error(self) -> None:
+        """Raise what the call failed with, if it did; as often as it is called."""
+        if self._error is not None:
+            raise self._error
 
     # -- what its work tells it --------------------------------------------------------------
 
@@ -148,17 +151,17 @@ class Call(Generic[T]):
                     result = await work()
                 finally:
                     slots.release()
-                if self._abort is None:
+                if not self._aborted:
                     self._result = result
                     self.finished = True
             if not self.finished:
                 self._error = self._why_cancelled()
         except Exception as error:  # noqa: BLE001 - the caller gets it
             if not self.finished:
-                self._error = self._abort or error
+                self._error = self._abort_error(error) if self._aborted else error
         except BaseException as error:
             if not self.finished:
-                self._error = self._abort or self._killed(error)
+                self._error = self._abort_error(error)
             native = isinstance(error, anyio.get_cancelled_exc_class())
             if native and anyio.current_effective_deadline() != -math.inf:
                 # Somebody cancelled this very task, with asyncio's own means. Leaving as a
@@ -169,12 +172,15 @@ class Call(Generic[T]):
             self.settle()
 
     def _why_cancelled(self) -> OllamaError:
-        if self._abort is not None:
-            return self._abort
-        return self._killed() if self._abandoned else self.timed_out(self._limit)
+        if self._aborted or self._abandoned:
+            return self._abort_error()
+        return self.timed_out(self._limit)
 
-    def _killed(self, cause: BaseException | None = None) -> AbortError:
-        error = AbortError("its task was cancelled", reason="cancelled", request=self.label)
+    def _abort_error(self, cause: BaseException | None = None) -> AbortError:
+        """Say that it was aborted, or else that something outside of this library ended it."""
+        reason = self._reason if self._aborted else "its task was cancelled"
+        text = "aborted" if reason is None else f"aborted: {reason}"
+        error = AbortError(text, reason=reason, request=self.label)
         error.__cause__ = cause
         return error
 
@@ -183,7 +189,7 @@ class Call(Generic[T]):
         if self.ended.is_set():
             return
         if not self.finished and self._error is None:
-            self._error = self._abort or self._killed()
+            self._error = self._abort_error()
         self.group.live.discard(self)
         self.ended.set()
         self._on_end()

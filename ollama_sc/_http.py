@@ -135,6 +135,69 @@ class Http:
         return Exchange(self._client, self._base, call, request, accept)
 
 
+class _Body(httpx.AsyncByteStream):
+    """A request's body, any number of times.
+
+    httpx's own is a generator, which a cancelled upload would leave to the event loop to finish.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _OnePiece(self._body)
+
+
+class _OnePiece(AsyncIterator[bytes]):
+    def __init__(self, piece: bytes) -> None:
+        self._piece = piece
+
+    async def __anext__(self) -> bytes:
+        piece, self._piece = self._piece, b""
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+
+class _Progress:
+    """How far httpx has come with a request, by what it tells while it works.
+
+    httpx keeps this until the garbage collector finds it, which is why the call is let go of.
+    """
+
+    def __init__(self, call: Call[Any]) -> None:
+        self.call: Call[Any] | None = call
+        self.connected = False  # by this request: its connection was not there before
+        self.sent = False
+        self.handshaking: Any = None  # a stream that httpx does not close when it is cancelled
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Be what httpx calls a trace function."""
+        prefix, _, state = event.rpartition(".")
+        name = prefix.rpartition(".")[2]
+        call = self.call
+        if call is None:
+            return
+        if state == "complete":
+            if name == "connect_tcp":
+                self.handshaking = info.get("return_value")
+            elif name == "start_tls":
+                self.handshaking = None
+        elif state != "started":
+            return
+        elif name in ("connect_tcp", "connect_unix_socket"):
+            self.connected = True
+            call.start_limit(None)
+        elif name == "send_request_headers":
+            self.handshaking = None
+            self.sent = True
+            call.phase = "sending"
+            call.start_limit(None)
+        elif name == "receive_response_headers":
+            call.phase = "receiving"
+            call.start_limit("first_chunk")
+
+
 class Exchange:
     """One request and its reply."""
 
@@ -148,8 +211,7 @@ class Exchange:
         self._accept = accept
         self._response: httpx.Response | None = None
         self._body: AsyncIterator[bytes] | None = None
-        self._connected = False  # by this request: its connection was not there before
-        self._sent = False
+        self._progress = _Progress(call)
 
     async def __aenter__(self) -> Self:
         try:
@@ -226,7 +288,7 @@ class Exchange:
 
     async def _send(self) -> httpx.Response:
         for attempt in (1, 2):
-            self._connected = self._sent = False
+            self._progress = progress = _Progress(self._call)
             self._call.phase = "connecting"
             # A transport that tells nothing of its phases has all of them under this limit.
             self._call.start_limit("first_chunk")
@@ -238,13 +300,13 @@ class Exchange:
                 broken = isinstance(
                     error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
                 )
-                if attempt == 2 or not broken or self._connected or not self._sent:
+                if attempt == 2 or not broken or progress.connected or not progress.sent:
                     raise self._translated(error) from error
         raise AssertionError
 
     def _build(self) -> httpx.Request:
         limits = self._call.timeouts
-        return self._client.build_request(
+        message = self._client.build_request(
             self._request.method,
             self._base + self._request.path,
             content=self._request.body,
@@ -257,25 +319,12 @@ class Exchange:
                     "read": None,
                     "pool": None,
                 },
-                "trace": self._trace,
+                "trace": self._progress.trace,
             },
         )
-
-    async def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        del info
-        name = event.rpartition(".")[0].rpartition(".")[2]
-        if not event.endswith(".started"):
-            return
-        if name in ("connect_tcp", "connect_unix_socket"):
-            self._connected = True
-            self._call.start_limit(None)
-        elif name == "send_request_headers":
-            self._sent = True
-            self._call.phase = "sending"
-            self._call.start_limit(None)
-        elif name == "receive_response_headers":
-            self._call.phase = "receiving"
-            self._call.start_limit("first_chunk")
+        if self._request.body is not None:
+            message.stream = _Body(self._request.body)
+        return message
 
     async def _error_body(self) -> bytes:
         body = b""
@@ -288,6 +337,10 @@ class Exchange:
         """Give the connection back, or close it where its reply was not read to the end."""
         response, self._response = self._response, None
         body, self._body = self._body, None
+        self._progress.call = None
+        if self._progress.handshaking is not None:
+            with anyio.move_on_after(CLEANUP_SECONDS, shield=True), suppress(Exception):
+                await self._progress.handshaking.aclose()
         if response is None:
             return
         with anyio.move_on_after(CLEANUP_SECONDS, shield=True), suppress(httpx.HTTPError, OSError):
