@@ -47,7 +47,7 @@ class Call(Generic[T]):
         self.finished = False  # its outcome is certain: nothing can abort it any more
         self.group = group
         self._scope = anyio.CancelScope(shield=True)
-        self._aborted = False
+        self.aborted = False
         self._reason: object = None
         self._abandoned = False
         self._error: BaseException | None = None
@@ -62,9 +62,9 @@ class Call(Generic[T]):
 
     def abort(self, reason: object) -> bool:
         """End it now, in whatever phase it is; whether there was anything to end."""
-        if self.finished or self._aborted or self.ended.is_set():
+        if self.finished or self.aborted or self.ended.is_set():
             return False
-        self._aborted = True
+        self.aborted = True
         self._reason = reason
         self._scope.cancel()
         self._on_abort()
@@ -151,14 +151,14 @@ class Call(Generic[T]):
                     result = await work()
                 finally:
                     slots.release()
-                if not self._aborted:
+                if not self.aborted:
                     self._result = result
                     self.finished = True
             if not self.finished:
                 self._error = self._why_cancelled()
         except Exception as error:  # noqa: BLE001 - the caller gets it
             if not self.finished:
-                self._error = self._abort_error(error) if self._aborted else error
+                self._error = self._abort_error(error) if self.aborted else error
         except BaseException as error:
             if not self.finished:
                 self._error = self._abort_error(error)
@@ -172,13 +172,13 @@ class Call(Generic[T]):
             self.settle()
 
     def _why_cancelled(self) -> OllamaError:
-        if self._aborted or self._abandoned:
+        if self.aborted or self._abandoned:
             return self._abort_error()
         return self.timed_out(self._limit)
 
     def _abort_error(self, cause: BaseException | None = None) -> AbortError:
         """Say that it was aborted, or else that something outside of this library ended it."""
-        reason = self._reason if self._aborted else "its task was cancelled"
+        reason = self._reason if self.aborted else "its task was cancelled"
         text = "aborted" if reason is None else f"aborted: {reason}"
         error = AbortError(text, reason=reason, request=self.label)
         error.__cause__ = cause

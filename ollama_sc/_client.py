@@ -328,7 +328,7 @@ class Requests:
     async def shutdown(self, grace: float = 5.0) -> int:
         """Let no new request in, wait for those in flight, and abort what is left.
 
-        A call that is cancelled aborts the rest at once.
+        The client's connections are closed then. A call that is cancelled aborts the rest at once.
 
         Args:
             grace: how many seconds to wait; 0 aborts at once.
@@ -339,7 +339,13 @@ class Requests:
         if isinstance(grace, bool) or not isinstance(grace, int | float) or not grace >= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise RequestError(f"grace must be zero or more seconds, not {grace!r}")
         self._calls.refuse(f"the {self._calls.name} was shut down")
-        return await self._calls.drain(grace)
+        try:
+            return await self._calls.drain(grace)
+        finally:
+            await self._close_connections()
+
+    async def _close_connections(self) -> None:
+        """What a shutdown does in the end; a group's connections are its client's."""
 
     def statistics(self) -> Statistics:
         """How many requests are in which phase now, and how many connections there are."""
@@ -473,12 +479,8 @@ class AsyncClient(Requests):
     def __repr__(self) -> str:
         return f"<AsyncClient {self._url}, {self._calls.state}, {len(self._calls.live)} requests>"
 
-    async def shutdown(self, grace: float = 5.0) -> int:
-        """As for a group, and close the connections too."""
-        try:
-            return await super().shutdown(grace)
-        finally:
-            await self._shared.http.close()
+    async def _close_connections(self) -> None:
+        await self._shared.http.close()
 
 
 class Group(Requests):

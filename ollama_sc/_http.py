@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import platform
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, NamedTuple, Self, TypedDict
+from functools import partial
+from types import TracebackType, coroutine
+from typing import Any, NamedTuple, Self, TypedDict, TypeVar, cast
 
 import anyio
 import httpx
@@ -22,6 +23,8 @@ from ._host import Host
 from ._ndjson import not_the_api
 from ._server_errors import error_reply
 from ._version import __version__
+
+T = TypeVar("T")
 
 # An error page can be endless, and its sender slow.
 _ERROR_BODY_BYTES = 64 * 1024
@@ -258,8 +261,12 @@ class Exchange:
                 raise not_the_api(what, blocks[0], self._request.label)
         return b"".join(blocks)
 
-    async def receive(self) -> bytes:
+    async def receive(self, before_waiting: Callable[[], None] | None = None) -> bytes:
         """The next block of the body; empty at its end.
+
+        httpx gives each chunk of a reply by itself, however many came in one network read.
+        `before_waiting` is called when the next one is not there yet: once for each network read.
+        It must not raise.
 
         Raises:
             ConnectError, RequestTimeout, ProtocolError: the body breaks off.
@@ -269,13 +276,14 @@ class Exchange:
             self._body = self._response.aiter_bytes()
         self._call.start_limit("idle")
         try:
-            # A block is never empty, but what a decompressor gives at first can be.
-            async for block in self._body:
-                if block:
+            while True:
+                block = await _noting(anext(self._body), before_waiting)
+                if block:  # what a decompressor gives at first can be empty
                     return block
+        except StopAsyncIteration:
+            return b""
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
             raise self._translated(error) from error
-        return b""
 
     async def drain(self) -> None:
         """Read to the end of the HTTP message, if that is near, so that the connection lives on."""
@@ -374,6 +382,31 @@ class Exchange:
         ):
             return RequestError(f"cannot be sent ({text})", request=label)
         return ConnectError(f"the connection to {self._base} broke ({text})", request=label)
+
+
+@coroutine
+def _noting(
+    awaitable: Awaitable[T], before_waiting: Callable[[], None] | None
+) -> Generator[Any, Any, T]:
+    """Await, and call `before_waiting` where that really has to wait, just before it does."""
+    steps = awaitable.__await__()
+    try:
+        trap = next(steps)
+    except StopIteration as result:
+        return cast("T", result.value)
+    if before_waiting is not None:
+        before_waiting()
+    while True:
+        try:
+            answer = yield trap
+        except BaseException as error:  # noqa: BLE001 - it is passed on
+            step = partial(steps.throw, error)
+        else:
+            step = partial(steps.send, answer)
+        try:
+            trap = step()
+        except StopIteration as result:
+            return cast("T", result.value)
 
 
 def _is_disconnect(text: str) -> bool:
