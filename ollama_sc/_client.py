@@ -440,7 +440,7 @@ class AsyncClient(Requests):
             ("max_line_bytes", max_line_bytes),
             ("max_body_bytes", max_body_bytes),
         ):
-            if value is not None and (isinstance(value, bool) or value < 1):
+            if value is not None and (type(value) is not int or value < 1):
                 raise RequestError(f"{name} must be a whole number above zero, not {value!r}")
         owner = TaskOwner()
         slots = Slots(max_in_flight)

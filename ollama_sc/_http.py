@@ -7,7 +7,9 @@ library's errors, each with httpx's own as its cause.
 from __future__ import annotations
 
 import platform
+import re
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import suppress
 from functools import partial
@@ -33,6 +35,7 @@ _ERROR_BODY_SECONDS = 5.0
 # be used again.
 _DRAIN_SECONDS = 0.05
 _DRAIN_BYTES = 64 * 1024
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # More blocks than httpx can have buffered of a body that nobody reads any more.
 _BUFFERED_BLOCKS = 100_000
 
@@ -88,9 +91,21 @@ class Http:
         headers: Mapping[str, str] | None,
         options: HttpxOptions,
     ) -> None:
-        merged = httpx.Headers({"User-Agent": _user_agent(), "Content-Type": "application/json"})
+        unknown = options.keys() - HttpxOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
+        merged = httpx.Headers(
+            {
+                "User-Agent": f"ollama-sc/{__version__} Python/{platform.python_version()}",
+                "Content-Type": "application/json",
+                # What compresses a stream holds it back; the server itself never does.
+                "Accept-Encoding": "identity",
+            }
+        )
         for name, value in (headers or {}).items():
-            merged[_ascii(name, "name")] = _ascii(value, f"value of {name!r}")
+            if not _HEADER_NAME.fullmatch(_ascii(name, "name of one")):
+                raise RequestError(f"headers: {name!r} cannot be a name")
+            merged[name] = _ascii(value, f"value of {name!r}")
         if api_key is not None and "authorization" not in merged:
             merged["Authorization"] = f"Bearer {_ascii(api_key, 'API key')}"
         settings: dict[str, Any] = {"follow_redirects": True, **options}
@@ -214,6 +229,7 @@ class Exchange:
         self._accept = accept
         self._response: httpx.Response | None = None
         self._body: AsyncIterator[bytes] | None = None
+        self._decompress: Callable[[bytes], bytes] | None = None
         self._progress = _Progress(call)
 
     async def __aenter__(self) -> Self:
@@ -273,17 +289,36 @@ class Exchange:
         """
         assert self._response is not None
         if self._body is None:
-            self._body = self._response.aiter_bytes()
+            if self._response.is_stream_consumed:  # a hook or a transport has read it all
+                self._body = self._response.aiter_bytes()
+            else:
+                self._body = self._response.aiter_raw()
+                self._decompress = self._decompressor(self._response)
         self._call.start_limit("idle")
         try:
             while True:
                 block = await _noting(anext(self._body), before_waiting)
+                if self._decompress is not None:
+                    block = self._decompress(block)
                 if block:  # what a decompressor gives at first can be empty
                     return block
         except StopAsyncIteration:
             return b""
-        except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+        except (httpx.HTTPError, httpx.StreamError, OSError, zlib.error) as error:
             raise self._translated(error) from error
+
+    def _decompressor(self, response: httpx.Response) -> Callable[[bytes], bytes] | None:
+        """What makes the body plain, where a proxy compressed it unasked.
+
+        httpx can do that, but not fail at it without leaving a generator to the event loop.
+        """
+        coding = response.headers.get("content-encoding", "identity").strip().lower()
+        if coding == "identity":
+            return None
+        if coding not in ("gzip", "x-gzip", "deflate"):
+            text = f"the reply is compressed in a way that was not asked for: {coding[:40]!r}"
+            raise ProtocolError(text, request=self._request.label)
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress  # 32: gzip or zlib
 
     async def drain(self) -> None:
         """Read to the end of the HTTP message, if that is near, so that the connection lives on."""
@@ -364,7 +399,7 @@ class Exchange:
 
     def _translated(self, error: Exception) -> OllamaError:
         label = self._request.label
-        text = str(error) or type(error).__name__
+        text = _reason(error)
         if isinstance(error, httpx.ConnectTimeout):
             return self._call.timed_out("connect")
         if isinstance(error, httpx.TimeoutException):
@@ -375,7 +410,7 @@ class Exchange:
             )
         if isinstance(error, httpx.RemoteProtocolError) and not _is_disconnect(text):
             return ProtocolError(f"not a reply of HTTP ({text})", request=label)
-        if isinstance(error, (httpx.DecodingError, httpx.TooManyRedirects, httpx.StreamError)):
+        if isinstance(error, (zlib.error, httpx.TooManyRedirects, httpx.StreamError)):
             return ProtocolError(f"not a reply of the API ({text})", request=label)
         if isinstance(
             error, (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError)
@@ -414,6 +449,16 @@ def _is_disconnect(text: str) -> bool:
     return "disconnected" in text or "closed connection" in text
 
 
+def _reason(error: BaseException) -> str:
+    """What an error says, or else what caused it: httpx's own text can be empty."""
+    found: BaseException | None = error
+    while found is not None:
+        if str(found):
+            return str(found)
+        found = found.__cause__ or found.__context__
+    return type(error).__name__
+
+
 def _ascii(value: object, what: str) -> str:
     """Check what goes into a header, before any I/O and without showing it."""
     if not isinstance(value, str):
@@ -423,7 +468,3 @@ def _ascii(value: object, what: str) -> str:
     ):
         raise RequestError(f"headers: the {what} must be printable ASCII")
     return value
-
-
-def _user_agent() -> str:
-    return f"ollama-sc/{__version__} Python/{platform.python_version()}"

@@ -109,6 +109,15 @@ def test_where_all_chats_have_ended_there_is_nothing_to_abort() -> None:
     assert "All chats had ended: there was nothing left to abort." in output
 
 
+def test_a_chat_that_fails_says_why() -> None:
+    """What the server answers stands on the screen."""
+    with server("--models", "llama3.2", "--parallel", "1", "--max-queue", "0", "--token-rate", "50",
+                "--tokens", "100000") as url:  # fmt: skip
+        output = run(*BRIEF, host=url)
+    assert "failed: POST /api/chat, model 'llama3.2:latest': server busy" in output
+    assert "ended 1 requests:" in output
+
+
 def test_the_picture_is_saved(tmp_path: Path) -> None:
     """`--save-svg` draws the last state of the screen."""
     picture = tmp_path / "demo.svg"

@@ -308,6 +308,23 @@ async def test_web_disconnect_ends_the_generation(
         await fake.wait_all_closed()
 
 
+async def test_web_disconnect_is_noticed_before_the_first_part(
+    monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """Also while the model is loading, when the server says nothing yet."""
+    async with server() as fake:
+        fake.always("/api/generate", Reply.silence())
+        monkeypatch.setenv("OLLAMA_HOST", fake.url)
+        web = Server(load("web_lifespan.py").app)
+        async with web.lifespan(), anyio.create_task_group() as tasks:
+            request = web.request(tasks, b"hello")
+            await fake.wait_for_requests(1)
+            await request.send({"type": "http.disconnect"})
+            await request.ended.wait()
+            await fake.requests[0].wait_closed()
+            request.close()
+
+
 async def test_web_failure_has_a_status(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     """A failure before the first part is told by the status."""
     async with server(models=[]) as fake:
