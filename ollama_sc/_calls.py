@@ -283,6 +283,8 @@ class CallGroup:
     ) -> None:
         """Start the task of a call. It is registered before anything else can run."""
         self.check_open()
+        if current_token() != self.token:
+            raise ClientClosedError(f"the {self.name} was opened in another event loop")
         self.live.add(call)
         try:
             self._owner.start(call.run, work, slots or self._slots, name=f"ollama_sc {call.label}")

@@ -457,8 +457,12 @@ class AsyncClient(Requests):
 
     async def __aenter__(self) -> Self:
         self._calls.open()
-        await self._shared.owner.open()
-        await self._shared.http.open()
+        try:
+            await self._shared.http.open()
+            await self._shared.owner.open()
+        except BaseException:
+            self._calls.refuse("the client could not be opened: make another one")
+            raise
         return self
 
     async def __aexit__(
@@ -474,7 +478,11 @@ class AsyncClient(Requests):
             )
         finally:
             self._calls.settle()
-            await self._shared.http.close()
+            try:
+                await self._shared.http.close()
+            except BaseException:
+                if exc is None:  # nothing replaces the body's exception
+                    raise
 
     def __repr__(self) -> str:
         return f"<AsyncClient {self._url}, {self._calls.state}, {len(self._calls.live)} requests>"

@@ -28,6 +28,7 @@ from ._version import __version__
 
 T = TypeVar("T")
 
+_PIECE_BYTES = 64 * 1024
 # An error page can be endless, and its sender slow.
 _ERROR_BODY_BYTES = 64 * 1024
 _ERROR_BODY_SECONDS = 5.0
@@ -154,7 +155,7 @@ class Http:
 
 
 class _Body(httpx.AsyncByteStream):
-    """A request's body, any number of times.
+    """A request's body, any number of times, in pieces that each have the idle limit.
 
     httpx's own is a generator, which a cancelled upload would leave to the event loop to finish.
     """
@@ -163,18 +164,20 @@ class _Body(httpx.AsyncByteStream):
         self._body = body
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return _OnePiece(self._body)
+        return _Pieces(self._body)
 
 
-class _OnePiece(AsyncIterator[bytes]):
-    def __init__(self, piece: bytes) -> None:
-        self._piece = piece
+class _Pieces(AsyncIterator[bytes]):
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._start = 0
 
     async def __anext__(self) -> bytes:
-        piece, self._piece = self._piece, b""
-        if not piece:
+        start = self._start
+        if start >= len(self._body):
             raise StopAsyncIteration
-        return piece
+        self._start = start + _PIECE_BYTES
+        return self._body[start : self._start]
 
 
 class _Progress:
@@ -205,7 +208,7 @@ class _Progress:
             return
         elif name in ("connect_tcp", "connect_unix_socket"):
             self.connected = True
-            call.start_limit(None)
+            call.start_limit("connect")
         elif name == "send_request_headers":
             self.handshaking = None
             self.sent = True
@@ -355,7 +358,8 @@ class Exchange:
             content=self._request.body,
             headers={"Accept": self._accept},
             extensions={
-                # The limits of reading are this library's own.
+                # The limits are this library's own. Of these, the first is for transports that tell
+                # nothing of their phases, the second for each piece of a body.
                 "timeout": {
                     "connect": limits.connect,
                     "write": limits.idle,

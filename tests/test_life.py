@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import socket
 import threading
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 import sniffio
 from conftest import MESSAGES, is_quiet, plain_reply, raw_server, read_request, replying
@@ -170,32 +173,23 @@ async def test_abort_in_the_tls_handshake(anyio_backend: Any) -> None:
 
 
 async def test_abort_while_sending(anyio_backend: Any) -> None:
-    """An upload that the server does not read ends at once."""
-    closed = anyio.Event()
-
-    async def unread(stream: Any) -> None:
-        await client_is_sending.wait()
-        while await stream.receive():
-            pass
-
-    async def watched(stream: Any) -> None:
-        try:
-            await unread(stream)
-        finally:
-            closed.set()
-
-    client_is_sending = anyio.Event()
-    async with raw_server(watched) as url, AsyncClient(url) as client:
-        async with anyio.create_task_group() as tasks:
-            ended = Outcome(tasks, client.generate, "m", "x" * 50_000_000)
-            await until(lambda: client.statistics().sending == 1)
-            await anyio.wait_all_tasks_blocked()
-            assert client.statistics().sending == 1
-            assert client.abort() == 1
-        assert isinstance(ended.error, AbortError)
-        client_is_sending.set()
-        with anyio.fail_after(5):
-            await closed.wait()
+    """An upload that the server does not read ends at once, and its connection closes."""
+    with socket.create_server((LOCAL, 0)) as server:  # it accepts, and reads nothing
+        port = server.getsockname()[1]
+        async with AsyncClient(f"{LOCAL}:{port}") as client:
+            async with anyio.create_task_group() as tasks:
+                ended = Outcome(tasks, client.generate, "m", "x" * 50_000_000)
+                await until(lambda: client.statistics().sending == 1)
+                await anyio.sleep(0.2)
+                assert client.statistics().sending == 1
+                assert client.abort() == 1
+            assert isinstance(ended.error, AbortError)
+            assert client.statistics().open == 0
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(ConnectionError):
+            connection.settimeout(2)
+            while connection.recv(1_000_000):
+                pass
 
 
 @pytest.mark.parametrize("call", ["chat", "embed", "stream"])
@@ -922,3 +916,74 @@ async def until(condition: Any) -> None:
     with anyio.fail_after(10):
         while not condition():
             await anyio.sleep(0.001)
+
+
+# -- the way in and out ------------------------------------------------------------------------------
+
+
+class Stubborn(httpx.AsyncBaseTransport):
+    """A user's transport that fails where it is told to."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    async def __aenter__(self) -> Stubborn:
+        if self.where == "opening":
+            raise KeyError("mine")
+        return self
+
+    async def aclose(self) -> None:
+        if self.where == "closing":
+            raise KeyError("mine")
+
+
+async def test_a_transport_that_fails_to_open(anyio_backend: Any) -> None:
+    """What it raises leaves as itself, and the client can be told to be useless."""
+    client = AsyncClient(transport=Stubborn("opening"))
+    with pytest.raises(KeyError, match="mine"):
+        async with client:
+            pytest.fail("never here")
+    with pytest.raises(ClientClosedError):
+        await client.version()
+
+
+@pytest.mark.parametrize("body", ["ends", "raises"])
+async def test_a_transport_that_fails_to_close(anyio_backend: Any, body: str) -> None:
+    """What it raises leaves, unless the body raised: that comes first."""
+    with pytest.raises(KeyError if body == "ends" else ValueError):
+        async with AsyncClient(transport=Stubborn("closing")):
+            if body == "raises":
+                raise ValueError
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_client_of_another_loop_refuses(backend: str) -> None:
+    """A client that is used in another event loop says so, and nothing hangs."""
+
+    async def outer() -> None:
+        async with AsyncClient() as client:
+
+            async def inner() -> None:
+                with pytest.raises(ClientClosedError, match="another event loop"):
+                    await client.version()
+
+            await anyio.to_thread.run_sync(lambda: anyio.run(inner, backend=backend))
+
+    anyio.run(outer, backend=backend)
+
+
+async def test_a_slow_upload_that_moves_is_not_idle(anyio_backend: Any) -> None:
+    """The idle limit is for each piece of an upload, not for all of it."""
+
+    async def slowly(stream: Any) -> None:
+        size = 0
+        while size < 30_000_000:
+            size += len(await stream.receive(1_000_000))
+            await anyio.sleep(0.01)
+        await stream.send(plain_reply(b'{"embeddings":[]}'))
+
+    async with raw_server(slowly) as url:
+        async with AsyncClient(url, timeout=Timeouts(idle=0.2)) as client:
+            started = anyio.current_time()
+            await client.embed("m", "x" * 30_000_000)
+            assert anyio.current_time() - started > 0.25
