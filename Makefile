@@ -4,6 +4,7 @@
 #   make demo    the main job, against your Ollama server or the bundled fake one
 #   make test    the tests
 #   make check   ruff, mypy and basedpyright
+#   make bench   CPU time beside ollama-python's, in one run
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 # The stamp is newer than the files that say what the environment holds.
 STAMP := $(VENV)/.ollama-sc-ready
 
-.PHONY: help demo test check format coverage clean
+.PHONY: help demo test check bench format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -39,6 +40,10 @@ check: $(STAMP)
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/basedpyright
+
+bench: $(STAMP)
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --group bench
+	@$(BIN)/python benchmarks/compare.py $(ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix
