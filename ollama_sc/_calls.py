@@ -245,8 +245,8 @@ class Statistics(NamedTuple):
 
     @property
     def in_flight(self) -> int:
-        """The requests that have been started and have not ended."""
-        return self.waiting + self.connecting + self.sending + self.receiving
+        """The requests that `max_in_flight` counts: all but those that wait for a place."""
+        return self.connecting + self.sending + self.receiving
 
 
 class CallGroup:

@@ -149,4 +149,4 @@ def plain_reply(body: bytes, status: str = "200 OK", type_: str = "application/j
 
 def is_quiet(client: AsyncClient) -> bool:
     """Whether nothing of any request is left in a client."""
-    return not any(client._calls.calls()) and client.statistics().in_flight == 0
+    return not any(client._calls.calls()) and sum(client.statistics()[:4]) == 0

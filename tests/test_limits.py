@@ -373,7 +373,7 @@ async def test_statistics_name_each_phase(anyio_backend: Any) -> None:
                     await until(lambda: client.statistics().waiting == 1)
                     found = client.statistics()
                     assert (found.waiting, found.receiving, found.open) == (1, 1, 1)
-                    assert found.in_flight == 2
+                    assert found.in_flight == 1
                     tasks.cancel_scope.cancel()
             assert client.statistics().in_flight == 0
 
