@@ -330,7 +330,9 @@ class Embedding:
             ProgressBar(total=len(self.texts), completed=self.done),
             f"{self.done / max(self.seconds, 0.001):,.0f} texts/s",
         )
-        return Group(row, f"requests in flight: {now.in_flight}, waiting for their turn: {now.waiting}")
+        return Group(
+            row, f"requests in flight: {now.in_flight}, waiting for their turn: {now.waiting}"
+        )
 
 
 async def run_embedding(screen: Screen, model: str, client: AsyncClient, count: int) -> None:

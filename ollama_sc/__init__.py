@@ -21,16 +21,14 @@ from ._errors import (
     ResponseError,
     ServerBusyError,
 )
+from ._fields import ChatFields, EmbedFields, GenerateFields
 from ._stream import Stream
 from ._timeouts import Timeouts
 from ._version import __version__
 from .types import (
-    ChatFields,
     ChatResponse,
-    EmbedFields,
     EmbedResponse,
     Function,
-    GenerateFields,
     GenerateResponse,
     ListedModel,
     ListResponse,

@@ -10,13 +10,14 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from ._errors import RequestError
+from ._fields import BodyFields
 from ._http import Request
-from .types import CallFields, ChatResponse, Message
+from .types import ChatResponse, Message
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-_NOT_SENT = CallFields.__annotations__.keys()
+_NOT_SENT = BodyFields.__annotations__.keys()
 
 
 def accepts(fields: type) -> Callable[[F], F]:

@@ -204,7 +204,7 @@ async def test_abort_while_waiting_for_headers(fake: FakeOllama, call: str) -> N
             else:
                 ended = Outcome(tasks, chat, client, call == "stream")
             await fake.wait_for_requests(1)
-            assert client.statistics().receiving == 1
+            await until(lambda: client.statistics().receiving == 1)
             started = anyio.current_time()
             assert client.abort("because") == 1
             with anyio.fail_after(5):
@@ -214,7 +214,7 @@ async def test_abort_while_waiting_for_headers(fake: FakeOllama, call: str) -> N
         assert "because" in str(ended.error)
         assert "/api/chat" in str(ended.error) or "/api/embed" in str(ended.error)
         assert fake.requests[0].closed_at is not None
-        assert fake.requests[0].closed_at - started < 0.5
+        assert fake.requests[0].closed_at - started < 1
         assert is_quiet(client)
 
 
@@ -246,7 +246,7 @@ async def test_abort_of_a_stream(slow: FakeOllama, consumer: str) -> None:
                 assert client.abort("stop") == 1
                 await slow.requests[0].wait_closed()
                 assert slow.requests[0].closed_at is not None
-                assert slow.requests[0].closed_at - started < 0.5
+                assert slow.requests[0].closed_at - started < 1
             if consumer == "iterating":
                 assert isinstance(ended.error, AbortError)
             for _ in range(2):

@@ -491,20 +491,24 @@ async def test_a_stream_dropped_after_a_cancelled_iteration_is_silent(
 
 async def test_two_tasks_cannot_iterate_one_stream(anyio_backend: Any) -> None:
     """The second one is told that the stream is busy, and the first goes on."""
-    async with FakeOllama(token_rate=20, tokens=4) as slow, AsyncClient(slow.url) as client:
+    async with FakeOllama() as server, AsyncClient(server.url) as client:
+        server.always("/api/chat", Reply.default().but(stall_after=1))
         async with await chat_stream(client) as stream, anyio.create_task_group() as tasks:
             got: list[str] = []
 
             async def consume() -> None:
-                async for text in stream.iter_text():
-                    got.append(text)
+                with pytest.raises(AbortError):
+                    async for part in stream:
+                        got.append(part.text)
 
             tasks.start_soon(consume)
+            while not got:
+                await anyio.sleep(0.001)
             await anyio.wait_all_tasks_blocked()
             with pytest.raises(anyio.BusyResourceError):
-                while True:
-                    await anext(stream)
-        assert len(got) > 0
+                await anext(stream)
+            stream.abort()
+        assert len(got) == 1
 
 
 @no_debug

@@ -1,0 +1,174 @@
+"""The calls that run a model: `chat`, `generate`, `embed`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, overload
+
+from . import _request
+from ._base import Calls
+from ._fields import ChatFields, EmbedFields, GenerateFields, MessageLike
+from ._join import CHAT, GENERATE
+from ._stream import Stream
+from .types import ChatResponse, EmbedResponse, GenerateResponse
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class Generation(Calls):
+    """The calls that run a model."""
+
+    @overload
+    async def chat(
+        self,
+        model: str,
+        messages: Sequence[MessageLike] | None = None,
+        *,
+        stream: Literal[False] = False,
+        **fields: Unpack[ChatFields],
+    ) -> ChatResponse: ...
+
+    @overload
+    async def chat(
+        self,
+        model: str,
+        messages: Sequence[MessageLike] | None = None,
+        *,
+        stream: Literal[True],
+        **fields: Unpack[ChatFields],
+    ) -> Stream[ChatResponse]: ...
+
+    @overload
+    async def chat(
+        self,
+        model: str,
+        messages: Sequence[MessageLike] | None = None,
+        *,
+        stream: bool,
+        **fields: Unpack[ChatFields],
+    ) -> ChatResponse | Stream[ChatResponse]: ...
+
+    @_request.accepts(ChatFields)
+    async def chat(
+        self,
+        model: str,
+        messages: Sequence[MessageLike] | None = None,
+        *,
+        stream: bool = False,
+        **fields: Unpack[ChatFields],
+    ) -> ChatResponse | Stream[ChatResponse]:
+        """Let a model answer a conversation: ``POST /api/chat``.
+
+        Without messages, the server loads the model and answers with nothing.
+
+        Args:
+            model: its name, such as ``"llama3.2"``.
+            messages: each a `Message`, a mapping with ``role`` and ``content``, or an earlier
+                `ChatResponse`.
+            stream: whether the answer comes in parts, as a `Stream`. The call returns when the
+                server begins to answer, which can take as long as loading the model does.
+            **fields: see `ChatFields`.
+
+        Raises:
+            IncompleteStreamError: the reply says that it is not done. (A stream raises this, and
+                whatever comes after its beginning, where it is iterated.)
+        """
+        request = _request.build(
+            "/api/chat",
+            model,
+            ChatFields,
+            fields,
+            messages=_request.messages(messages),
+            stream=bool(stream),
+        )
+        return await self._generate(request, CHAT, fields, stream=stream)
+
+    @overload
+    async def generate(
+        self,
+        model: str,
+        prompt: str | None = None,
+        suffix: str | None = None,
+        *,
+        stream: Literal[False] = False,
+        **fields: Unpack[GenerateFields],
+    ) -> GenerateResponse: ...
+
+    @overload
+    async def generate(
+        self,
+        model: str,
+        prompt: str | None = None,
+        suffix: str | None = None,
+        *,
+        stream: Literal[True],
+        **fields: Unpack[GenerateFields],
+    ) -> Stream[GenerateResponse]: ...
+
+    @overload
+    async def generate(
+        self,
+        model: str,
+        prompt: str | None = None,
+        suffix: str | None = None,
+        *,
+        stream: bool,
+        **fields: Unpack[GenerateFields],
+    ) -> GenerateResponse | Stream[GenerateResponse]: ...
+
+    @_request.accepts(GenerateFields)
+    async def generate(
+        self,
+        model: str,
+        prompt: str | None = None,
+        suffix: str | None = None,
+        *,
+        stream: bool = False,
+        **fields: Unpack[GenerateFields],
+    ) -> GenerateResponse | Stream[GenerateResponse]:
+        """Let a model continue a text: ``POST /api/generate``.
+
+        Without a prompt, the server loads the model and answers with nothing.
+
+        Args:
+            model: its name, such as ``"llama3.2"``.
+            prompt: the text.
+            suffix: what comes after the text that the model writes, for models that can insert.
+            stream: as in `chat`.
+            **fields: see `GenerateFields`.
+
+        Raises:
+            IncompleteStreamError: as in `chat`.
+        """
+        request = _request.build(
+            "/api/generate",
+            model,
+            GenerateFields,
+            fields,
+            prompt=_request.text("prompt", prompt),
+            suffix=_request.text("suffix", suffix),
+            stream=bool(stream),
+        )
+        return await self._generate(request, GENERATE, fields, stream=stream)
+
+    @_request.accepts(EmbedFields)
+    async def embed(
+        self, model: str, input: str | Sequence[str] = "", **fields: Unpack[EmbedFields]
+    ) -> EmbedResponse:
+        """Turn texts into vectors: ``POST /api/embed``.
+
+        Args:
+            model: its name, such as ``"nomic-embed-text"``.
+            input: a text or a list of them. The server cuts one that is too long, in silence,
+                unless ``truncate=False`` makes that an error. With an empty text or list it loads
+                the model and answers with no vector.
+            **fields: see `EmbedFields`.
+
+        Returns:
+            One vector for each text, in order, in `embeddings`.
+        """
+        request = _request.build(
+            "/api/embed", model, EmbedFields, fields, input=_request.embed_input(input)
+        )
+        return await self._ask(request, EmbedResponse, fields)
