@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar, overload
 
 from . import _request
 from ._calls import Call, CallGroup, Slots, Statistics
 from ._errors import IncompleteStreamError, RequestError
+from ._fields import CallFields
 from ._http import Http, Request
 from ._join import Shape
 from ._ndjson import decode_reply
@@ -30,6 +31,7 @@ class Shared:
         timeouts: Timeouts,
         max_line_bytes: int,
         max_body_bytes: int,
+        hosted: Callable[[], Http | None],
     ) -> None:
         self.owner = owner
         self.http = http
@@ -37,6 +39,20 @@ class Shared:
         self.timeouts = timeouts
         self.max_line_bytes = max_line_bytes
         self.max_body_bytes = max_body_bytes
+        self._make_hosted = hosted
+        self._hosted: Http | None = None
+
+    def hosted(self) -> Http | None:
+        """Connections to ollama.com for web searches, where there is a key; made when needed."""
+        if self._hosted is None:
+            self._hosted = self._make_hosted()
+        return self._hosted
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for http in (self.http, self._hosted):
+            if http is not None:
+                await http.close()
 
 
 class Calls:
@@ -173,18 +189,30 @@ class Calls:
             )
         return reply
 
-    async def _ask(self, request: Request, type_: type[T], fields: Mapping[str, Any]) -> T:
-        status, body = await self._fetch(request, fields)
+    async def _get(self, path: str, type_: type[T], fields: Mapping[str, Any]) -> T:
+        _request.known(fields, CallFields)
+        return await self._ask(_request.plain("GET", path), type_, fields)
+
+    async def _ask(
+        self,
+        request: Request,
+        type_: type[T],
+        fields: Mapping[str, Any],
+        http: Http | None = None,
+    ) -> T:
+        status, body = await self._fetch(request, fields, http)
         return decode_reply(type_, body, status=status, request=request.label)
 
-    async def _fetch(self, request: Request, fields: Mapping[str, Any]) -> tuple[int, bytes]:
+    async def _fetch(
+        self, request: Request, fields: Mapping[str, Any], http: Http | None = None
+    ) -> tuple[int, bytes]:
         call = Call[tuple[int, bytes]](self._calls, request.label, self._timeouts(fields))
-        self._calls.start(call, partial(self._exchange, call, request))
+        self._calls.start(call, partial(self._exchange, call, request, http or self._shared.http))
         return await call.outcome()
 
-    async def _exchange(self, call: Call[Any], request: Request) -> tuple[int, bytes]:
+    async def _exchange(self, call: Call[Any], request: Request, http: Http) -> tuple[int, bytes]:
         """The work of a call that is answered in one piece."""
-        async with self._shared.http.exchange(call, request, "application/json") as exchange:
+        async with http.exchange(call, request, "application/json") as exchange:
             return exchange.status, await exchange.read(self._shared.max_body_bytes)
 
     def _timeouts(self, fields: Mapping[str, Any]) -> Timeouts:

@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from ._base import Shared
 from ._calls import CallGroup, Slots
 from ._errors import RequestError
 from ._generation import Generation
-from ._host import parse_host
+from ._host import Host, parse_host
 from ._http import Http, HttpxOptions
 from ._models import Models
 from ._owner import TaskOwner
@@ -22,6 +22,7 @@ from ._timeouts import Timeouts
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+HOSTED = "https://ollama.com"
 MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_BODY_BYTES = 128 * 1024 * 1024
 
@@ -37,6 +38,19 @@ class Requests(Generation, Models, Server):
         ends the client's requests ends its own. Groups can have groups.
         """
         return Group(self._shared, self._calls)
+
+
+def _hosted(where: Host, mine: Http, options: HttpxOptions) -> Http | None:
+    """What web searches go through: ollama.com, with a key that is meant for it, or nothing."""
+    if where.is_ollama_com:
+        return mine
+    key = os.environ.get("OLLAMA_API_KEY")
+    if not key:
+        return None
+    # The way out of the house is the same; who is asking is not.
+    shared = ("verify", "proxy", "mounts", "transport", "trust_env", "http1", "http2")
+    way = cast("HttpxOptions", {name: value for name, value in options.items() if name in shared})
+    return Http(parse_host(HOSTED), api_key=key, headers=None, options=way)
 
 
 class AsyncClient(Requests):
@@ -93,15 +107,17 @@ class AsyncClient(Requests):
         ):
             if value is not None and (type(value) is not int or value < 1):
                 raise RequestError(f"{name} must be a whole number above zero, not {value!r}")
+        mine = Http(where, api_key=api_key, headers=headers, options=httpx_options)
         owner = TaskOwner()
         slots = Slots(max_in_flight)
         shared = Shared(
             owner,
-            Http(where, api_key=api_key, headers=headers, options=httpx_options),
+            mine,
             slots,
             Timeouts() if timeout is None else Timeouts.of(timeout),
             max_line_bytes,
             max_body_bytes,
+            partial(_hosted, where, mine, httpx_options),
         )
         super().__init__(shared, CallGroup(owner, slots, "client"))
         self._url = where.url
@@ -130,7 +146,7 @@ class AsyncClient(Requests):
         finally:
             self._calls.settle()
             try:
-                await self._shared.http.close()
+                await self._shared.close()
             except BaseException:
                 if exc is None:  # nothing replaces the body's exception
                     raise
@@ -139,7 +155,7 @@ class AsyncClient(Requests):
         return f"<AsyncClient {self._url}, {self._calls.state}, {len(self._calls.live)} requests>"
 
     async def _close_connections(self) -> None:
-        await self._shared.http.close()
+        await self._shared.close()
 
 
 class Group(Requests):

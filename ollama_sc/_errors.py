@@ -22,7 +22,8 @@ credential, and can be pickled. This module may know nothing of the others.
 
 from __future__ import annotations
 
-from typing import Any
+import pickle
+from typing import Any, Self
 
 
 class OllamaError(Exception):
@@ -99,9 +100,22 @@ class AbortError(OllamaError):
         # A reason can be anything, and an error must pickle whatever it is.
         return type(self), self.args, {**self.__dict__, "reason": _picklable(self.reason)}
 
+    def __copy__(self) -> Self:
+        copied = type(self)(*self.args)
+        copied.__dict__.update(self.__dict__)
+        return copied
+
 
 def _picklable(value: object) -> object:
-    return value if isinstance(value, str | int | float | bool | None) else repr(value)
+    """The value itself where it can be pickled, or else what it looks like."""
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001 - anything can go wrong in somebody's own methods
+        try:
+            return repr(value)
+        except Exception:  # noqa: BLE001
+            return f"<{type(value).__name__}>"
+    return value
 
 
 class ResponseError(OllamaError):

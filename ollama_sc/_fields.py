@@ -6,11 +6,11 @@ types.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from .types import ChatResponse, Image, Message
+from .types import ChatResponse, Image, Message, Options, Tool
 
 if TYPE_CHECKING:
     from ._timeouts import Timeouts
@@ -44,13 +44,14 @@ class ModelFields(BodyFields, total=False):
     """What every call of a model accepts.
 
     Attributes:
-        options: parameters of the model, such as ``{"temperature": 0, "num_ctx": 8192}``.
+        options: parameters of the model: `Options`, or a mapping of names to values such as
+            ``{"temperature": 0, "num_ctx": 8192}``; unknown names pass.
         keep_alive: how long the model stays loaded: seconds, a duration such as ``"1h30m"``, or a
             `timedelta`. Zero unloads it after the answer, a negative number keeps it.
         truncate: whether the server cuts a prompt that is too long (it does by default).
     """
 
-    options: Mapping[str, Any] | None
+    options: Mapping[str, Any] | Options | None
     keep_alive: float | str | timedelta | None
     truncate: bool | None
 
@@ -79,10 +80,10 @@ class ChatFields(GenerationFields, total=False):
     """What `chat` accepts beside the model and the messages.
 
     Attributes:
-        tools: functions that the model may want called, each as the API's JSON object.
+        tools: functions that the model may want called, each as a `Tool` or the API's JSON object.
     """
 
-    tools: Sequence[Mapping[str, Any]] | None
+    tools: Sequence[Mapping[str, Any] | Tool] | None
 
 
 class GenerateFields(GenerationFields, total=False):
@@ -93,7 +94,7 @@ class GenerateFields(GenerationFields, total=False):
         template: the prompt template, in place of the model's own.
         context: what an earlier reply's `context` was (deprecated by the server).
         raw: whether the prompt goes to the model as it is.
-        images: for models that see, each as bytes or base64 text.
+        images: for models that see, each as bytes, as base64 text, or as the `Path` of a file.
         width, height, steps: of servers 0.14.3 to 0.32.5, for models that make images.
     """
 
@@ -101,7 +102,7 @@ class GenerateFields(GenerationFields, total=False):
     template: str | None
     context: Sequence[int] | None
     raw: bool | None
-    images: Iterable[Image] | None
+    images: Sequence[Image] | None
     width: int | None
     height: int | None
     steps: int | None
@@ -116,3 +117,70 @@ class EmbedFields(ModelFields, total=False):
     """
 
     dimensions: int | None
+
+
+class EmbeddingsFields(BodyFields, total=False):
+    """What `embeddings` accepts beside the model and the prompt; see `ModelFields`."""
+
+    options: Mapping[str, Any] | Options | None
+    keep_alive: float | str | timedelta | None
+
+
+class LoadFields(EmbeddingsFields, total=False):
+    """What `load` accepts beside the model; see `ModelFields`."""
+
+
+class ShowFields(BodyFields, total=False):
+    """What `show` accepts beside the model.
+
+    Attributes:
+        verbose: whether long lists, such as the tokenizer's, come with `model_info`.
+        system: shown in the modelfile in place of the model's own.
+        options: shown in the modelfile over the model's own.
+    """
+
+    verbose: bool | None
+    system: str | None
+    options: Mapping[str, Any] | Options | None
+
+
+class TransferFields(BodyFields, total=False):
+    """What `pull` and `push` accept beside the model.
+
+    Attributes:
+        insecure: whether a registry without TLS will do.
+    """
+
+    insecure: bool | None
+
+
+class CreateFields(BodyFields, total=False):
+    """What `create` accepts beside the model.
+
+    Attributes:
+        from_: the model to start from; pulled where the server lacks it.
+        files, adapters, draft_files: file names to digests of blobs; see `create_blob`.
+        quantize, draft_quantize: such as ``"q4_K_M"``.
+        template, system, license, parameters, messages: in place of those of `from_`; licenses and
+            parameters are added to them.
+        renderer, parser, requires: as in a Modelfile.
+        remote_host: the server that runs it, for a model that stands for another.
+        info: what `show` says of such a model.
+    """
+
+    from_: str | None
+    files: Mapping[str, str] | None
+    adapters: Mapping[str, str] | None
+    draft_files: Mapping[str, str] | None
+    quantize: str | None
+    draft_quantize: str | None
+    template: str | None
+    system: str | None
+    license: str | Sequence[str] | None
+    parameters: Mapping[str, Any] | Options | None
+    messages: Sequence[MessageLike] | None
+    renderer: str | None
+    parser: str | None
+    requires: str | None
+    remote_host: str | None
+    info: Mapping[str, Any] | None

@@ -1,19 +1,33 @@
-"""The calls that run a model: `chat`, `generate`, `embed`."""
+"""The calls that run a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal, overload
 
 from . import _request
 from ._base import Calls
-from ._fields import ChatFields, EmbedFields, GenerateFields, MessageLike
+from ._errors import ResponseError
+from ._fields import (
+    BodyFields,
+    ChatFields,
+    EmbeddingsFields,
+    EmbedFields,
+    GenerateFields,
+    LoadFields,
+    MessageLike,
+)
+from ._http import Request
 from ._join import CHAT, GENERATE
 from ._stream import Stream
-from .types import ChatResponse, EmbedResponse, GenerateResponse
+from .types import ChatResponse, EmbeddingsResponse, EmbedResponse, GenerateResponse
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+
+_BAD_REQUEST = 400
 
 
 class Generation(Calls):
@@ -172,3 +186,61 @@ class Generation(Calls):
             "/api/embed", model, EmbedFields, fields, input=_request.embed_input(input)
         )
         return await self._ask(request, EmbedResponse, fields)
+
+    @_request.accepts(EmbeddingsFields)
+    async def embeddings(
+        self, model: str, prompt: str = "", **fields: Unpack[EmbeddingsFields]
+    ) -> EmbeddingsResponse:
+        """Turn one text into a vector: ``POST /api/embeddings``, the older form of `embed`.
+
+        The vector is not made unit length, and a text that is too long is an error.
+        """
+        request = _request.build(
+            "/api/embeddings",
+            model,
+            EmbeddingsFields,
+            fields,
+            prompt=_request.text("prompt", prompt),
+        )
+        return await self._ask(request, EmbeddingsResponse, fields)
+
+    @_request.accepts(LoadFields)
+    async def load(self, model: str, **fields: Unpack[LoadFields]) -> None:
+        """Load a model, so that the next request finds it ready.
+
+        An empty ``POST /api/generate``; for a model that only embeds, an empty ``POST /api/embed``.
+
+        Args:
+            model: its name.
+            **fields: see `LoadFields`; `keep_alive` says how long it stays.
+
+        Raises:
+            ModelNotFoundError: the server does not have it.
+            ServerBusyError: too many requests wait for models to be loaded.
+        """
+        generate = _request.build("/api/generate", model, LoadFields, fields, stream=False)
+        embed = _request.build("/api/embed", model, LoadFields, fields, input="")
+        work = partial(self._load, generate, embed, fields)
+        await self._calls.operation(f"load, model {model!r}", self._timeouts(fields), work)
+
+    async def _load(self, generate: Request, embed: Request, fields: LoadFields) -> None:
+        try:
+            await self._ask(generate, GenerateResponse, fields)
+        except ResponseError as error:
+            if error.status_code != _BAD_REQUEST or "not support generate" not in error.error:
+                raise
+            await self._ask(embed, EmbedResponse, fields)
+
+    @_request.accepts(BodyFields)
+    async def unload(self, model: str, **fields: Unpack[BodyFields]) -> None:
+        """Unload a model: an empty ``POST /api/generate`` with ``keep_alive`` zero.
+
+        It is no error where the model is not loaded. Requests that run with it finish first.
+
+        Raises:
+            ModelNotFoundError: the server does not have it.
+        """
+        request = _request.build(
+            "/api/generate", model, BodyFields, fields, keep_alive=0, stream=False
+        )
+        await self._ask(request, GenerateResponse, fields)

@@ -16,6 +16,9 @@ from ._errors import RequestError
 
 DEFAULT_PORT = 11434
 _SCHEMES = {"http": 80, "https": 443}
+_NAME_BYTES = 254  # with a dot at its end
+# What could hold a password, in whatever wrong place.
+_SECRET = re.compile(r"@|^[^:]*:[^:/]*://")
 _HOST_NAME = re.compile(r"[^\s/?#@\[\]<>\\^`{|}%\x00-\x1f\x7f]+")
 
 
@@ -33,6 +36,21 @@ class Host(NamedTuple):
     userinfo: tuple[str, str] | None
 
     @property
+    def netloc(self) -> str:
+        """The name as it stands in a URL."""
+        return _in_brackets(self.name)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is this machine."""
+        if self.name == "localhost" or self.name.endswith(".localhost"):
+            return True
+        try:
+            return ipaddress.ip_address(self.name).is_loopback
+        except ValueError:
+            return False
+
+    @property
     def is_ollama_com(self) -> bool:
         """Whether this is the hosted service, over TLS, which an environment's key is for."""
         return self.name == "ollama.com" and self.url.startswith("https:")
@@ -45,15 +63,33 @@ def parse_host(value: str | None) -> Host:
         RequestError: the value cannot be a host; the text says what to write. It never shows a
             password.
     """
+    if value is not None and not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise RequestError(f"the host must be text, not {type(value).__name__}")
     text = (value or "").strip().strip("\"'").strip()
+    try:
+        return _parse(text)
+    except _UnusableError as error:
+        if _SECRET.search(text):
+            raise RequestError(
+                f"not a host, nor http://user:password@host:{DEFAULT_PORT} (it is not shown here, "
+                "for it could hold a password)"
+            ) from None
+        raise RequestError(str(error)) from None
+
+
+class _UnusableError(Exception):
+    """What is wrong; it shows what was given."""
+
+
+def _parse(text: str) -> Host:
     scheme, given, rest = text.partition("://")
     if not given:
         scheme, rest = "", text
     scheme = scheme.lower()
     if given and scheme not in _SCHEMES:
-        raise RequestError(f"the host's scheme must be http or https, not {scheme[:40]!r}")
+        raise _UnusableError(f"the host's scheme must be http or https, not {scheme[:40]!r}")
     if "?" in rest or "#" in rest:
-        raise RequestError("a host has no query and no fragment: write http://host:port/prefix")
+        raise _UnusableError("a host has no query and no fragment: write http://host:port/prefix")
     authority, _, prefix = rest.partition("/")
     user, at, address = authority.rpartition("@")
     name, port = _split_port(address)
@@ -62,11 +98,14 @@ def parse_host(value: str | None) -> Host:
         port = port or (443 if scheme == "https" else DEFAULT_PORT)
     port = port or _SCHEMES[scheme]
     prefix = "/".join(part for part in prefix.split("/") if part)
-    shown = f"[{name.replace('%', '%25')}]" if ":" in name else name
-    url = f"{scheme}://{shown}:{port}" + (f"/{prefix}" if prefix else "")
-    if any(ord(character) < 0x21 for character in prefix):  # space and controls
-        raise RequestError("a host's path prefix has no white space")
+    if prefix and (not prefix.isprintable() or " " in prefix):
+        raise _UnusableError("a host's path prefix has no white space and no control characters")
+    url = f"{scheme}://{_in_brackets(name)}:{port}" + (f"/{prefix}" if prefix else "")
     return Host(url, name, _userinfo(user) if at else None)
+
+
+def _in_brackets(name: str) -> str:
+    return f"[{name.replace('%', '%25')}]" if ":" in name else name
 
 
 def _userinfo(text: str) -> tuple[str, str]:
@@ -79,25 +118,28 @@ def _split_port(address: str) -> tuple[str, int | None]:
     if address.startswith("["):
         inner, closed, after = address[1:].partition("]")
         if not closed or (after and not after.startswith(":")):
-            raise RequestError(f"not a host: {address[:80]!r}; write [::1]:{DEFAULT_PORT}")
-        return _ip6(inner), _port(after[1:]) if after else None
+            raise _UnusableError(f"not a host: {address[:80]!r}; write [::1]:{DEFAULT_PORT}")
+        return _ip6(inner), _port(after[1:])
     if address.count(":") > 1:
-        before, _, last = address.rpartition(":")
-        if len(last) == 4 and last.isdecimal():  # four digits can be a port
-            raise RequestError(
-                f"{address[:80]!r} could end in a port or not: write [{before[:80]}]:{last}, "
+        before, _, last = address[:80].rpartition(":")
+        if len(last) == 4 and last.isdecimal():
+            raise _UnusableError(
+                f"{address[:80]!r} could end in a port or not: write [{before}]:{last}, "
                 f"or [{address[:80]}]:{DEFAULT_PORT}"
             )
         return _ip6(address), None
-    name, colon, port = address.partition(":")
-    return _name(name), _port(port) if colon and port else None
+    name, _, port = address.partition(":")
+    return _name(name), _port(port)
 
 
 def _ip6(text: str) -> str:
     try:
         address = ipaddress.IPv6Address(text.replace("%25", "%", 1))
+        zone = str(address).partition("%")[2]
+        if not (zone.isascii() and zone.isprintable()) or " " in zone:
+            raise ValueError
     except ValueError:
-        raise RequestError(
+        raise _UnusableError(
             f"not an IPv6 address: {text[:80]!r}; write it in brackets with its port behind them, "
             f"as in [::1]:{DEFAULT_PORT}"
         ) from None
@@ -109,15 +151,17 @@ def _name(text: str) -> str:
     if text in ("", "0.0.0.0"):  # noqa: S104 - a client cannot connect to "every address"
         return "127.0.0.1"
     try:
-        valid = bool(_HOST_NAME.fullmatch(text) and text.encode("idna"))
+        valid = bool(_HOST_NAME.fullmatch(text)) and len(text.encode("idna")) <= _NAME_BYTES
     except UnicodeError:
         valid = False
     if not valid:
-        raise RequestError(f"not a host name: {text[:80]!r}; write http://host:{DEFAULT_PORT}")
+        raise _UnusableError(f"not a host name: {text[:80]!r}; write http://host:{DEFAULT_PORT}")
     return text
 
 
-def _port(text: str) -> int:
+def _port(text: str) -> int | None:
+    if not text:
+        return None
     if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= 65535):
-        raise RequestError(f"the port must be a number from 1 to 65535, not {text[:20]!r}")
+        raise _UnusableError(f"the port must be a number from 1 to 65535, not {text[:20]!r}")
     return int(text)

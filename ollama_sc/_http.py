@@ -61,17 +61,30 @@ class HttpxOptions(TypedDict, total=False):
     verify: ssl.SSLContext | str | bool
 
 
+class Upload(NamedTuple):
+    """A body that is read while it is sent.
+
+    Attributes:
+        size: in bytes, all of it.
+        pieces: begins to read, from the start each time.
+    """
+
+    size: int
+    pieces: Callable[[], AsyncIterator[bytes]]
+
+
 class Request(NamedTuple):
     """What is asked of the server.
 
     Attributes:
         label: how errors name it: endpoint and model.
+        body: the bytes, or a function that reads files for them, which runs in a thread.
     """
 
     method: str
     path: str
     label: str
-    body: bytes | None = None
+    body: bytes | Upload | Callable[[], bytes] | None = None
 
 
 class Connections(NamedTuple):
@@ -112,8 +125,13 @@ class Http:
         settings: dict[str, Any] = {"follow_redirects": True, **options}
         if host.userinfo is not None:
             settings.setdefault("auth", host.userinfo)
+        if host.is_loopback and "proxy" not in options:
+            # A proxy that the environment names is not for this machine.
+            way = f"all://{host.netloc}"
+            settings["mounts"] = {way: None, **(options.get("mounts") or {})}
         self._base = host.url
         try:
+            httpx.URL(host.url)
             self._client = httpx.AsyncClient(
                 headers=merged,
                 timeout=None,  # noqa: S113 - each call's own limits are in charge
@@ -122,7 +140,8 @@ class Http:
                 **settings,
             )
         except (httpx.InvalidURL, ValueError, OSError) as error:
-            raise RequestError(f"httpx refuses the client's settings: {error}") from error
+            text = re.sub(r"//[^/]*@", "//…@", str(error))  # a proxy's password
+            raise RequestError(f"httpx refuses the client's settings: {text}") from error
 
     async def open(self) -> None:
         """Enter httpx's client."""
@@ -160,11 +179,11 @@ class _Body(httpx.AsyncByteStream):
     httpx's own is a generator, which a cancelled upload would leave to the event loop to finish.
     """
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes | Upload) -> None:
         self._body = body
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return _Pieces(self._body)
+        return self._body.pieces() if isinstance(self._body, Upload) else _Pieces(self._body)
 
 
 class _Pieces(AsyncIterator[bytes]):
@@ -237,6 +256,10 @@ class Exchange:
 
     async def __aenter__(self) -> Self:
         try:
+            if callable(self._request.body):
+                self._call.start_limit(None)
+                body = await anyio.to_thread.run_sync(self._request.body)
+                self._request = self._request._replace(body=body)
             response = await self._send()
             self._response = response
             self._call.phase = "receiving"
@@ -352,11 +375,18 @@ class Exchange:
 
     def _build(self) -> httpx.Request:
         limits = self._call.timeouts
+        body = self._request.body
+        headers = {"Accept": self._accept}
+        if isinstance(body, Upload):
+            headers |= {
+                "Content-Type": "application/octet-stream",
+                "Content-Length": str(body.size),
+            }
         message = self._client.build_request(
             self._request.method,
             self._base + self._request.path,
-            content=self._request.body,
-            headers={"Accept": self._accept},
+            content=body if isinstance(body, bytes) else None,
+            headers=headers,
             extensions={
                 # The limits are this library's own. Of these, the first is for transports that tell
                 # nothing of their phases, the second for each piece of a body.
@@ -369,8 +399,8 @@ class Exchange:
                 "trace": self._progress.trace,
             },
         )
-        if self._request.body is not None:
-            message.stream = _Body(self._request.body)
+        if isinstance(body, bytes | Upload):
+            message.stream = _Body(body)
         return message
 
     async def _error_body(self) -> bytes:

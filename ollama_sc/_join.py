@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from .types import ChatResponse, GenerateResponse, Logprob, Message, ToolCall
+from .types import ChatResponse, GenerateResponse, Logprob, Message, ProgressResponse, ToolCall
 
 T = TypeVar("T")
 
@@ -113,9 +113,37 @@ class GenerateJoiner:
         )
 
 
+class ProgressJoiner:
+    """Joins the parts of a transfer: the last part of each layer, added up."""
+
+    def __init__(self) -> None:
+        self._layers: dict[str, ProgressResponse] = {}
+        self._last = ProgressResponse(status="")
+
+    def add(self, parts: list[ProgressResponse]) -> None:
+        """Take note of parts that arrived."""
+        for part in parts:
+            if part.digest is not None:
+                self._layers[part.digest] = part
+        if parts:
+            self._last = parts[-1]
+
+    def result(self) -> ProgressResponse:
+        """The last status, with the bytes of all layers that were mentioned."""
+        layers = self._layers.values()
+        return ProgressResponse(
+            status=self._last.status,
+            total=sum(layer.total or 0 for layer in layers) or None,
+            completed=sum(layer.completed or 0 for layer in layers) or None,
+        )
+
+
 CHAT = Shape[ChatResponse[Any]](
     ChatResponse, attrgetter("done"), attrgetter("message.content"), ChatJoiner
 )
 GENERATE = Shape[GenerateResponse[Any]](
     GenerateResponse, attrgetter("done"), attrgetter("response"), GenerateJoiner
+)
+PROGRESS = Shape[ProgressResponse](
+    ProgressResponse, attrgetter("complete"), attrgetter("status"), ProgressJoiner
 )

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import anyio
 
 from . import _request
 from ._base import Calls
-from ._fields import CallFields
-from .types import ListResponse
+from ._blobs import Pieces, Progress, check_digest, digest_of, open_source
+from ._errors import ConnectError, ModelNotFoundError, ResponseError
+from ._fields import BodyFields, CallFields, CreateFields, ShowFields, TransferFields
+from ._http import Request, Upload
+from ._join import PROGRESS
+from ._stream import Stream
+from .types import (
+    ListResponse,
+    ProcessResponse,
+    ProgressResponse,
+    ShowResponse,
+    StatusResponse,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+_SUCCESS = "success"
+_NOT_FOUND = 404
 
 
 class Models(Calls):
@@ -19,4 +37,235 @@ class Models(Calls):
     @_request.accepts(CallFields)
     async def list(self, **fields: Unpack[CallFields]) -> ListResponse:
         """The models that the server has: ``GET /api/tags``."""
-        return await self._ask(_request.plain("GET", "/api/tags"), ListResponse, fields)
+        return await self._get("/api/tags", ListResponse, fields)
+
+    @_request.accepts(CallFields)
+    async def ps(self, **fields: Unpack[CallFields]) -> ProcessResponse:
+        """The models that are loaded: ``GET /api/ps``."""
+        return await self._get("/api/ps", ProcessResponse, fields)
+
+    @_request.accepts(ShowFields)
+    async def show(self, model: str, **fields: Unpack[ShowFields]) -> ShowResponse:
+        """What a model is: ``POST /api/show``.
+
+        Raises:
+            ModelNotFoundError: the server does not have it.
+        """
+        request = _request.build("/api/show", model, ShowFields, fields)
+        return await self._ask(request, ShowResponse, fields)
+
+    @_request.accepts(CallFields)
+    async def has_model(self, model: str, **fields: Unpack[CallFields]) -> bool:
+        """Whether the server has a model, by ``POST /api/show``.
+
+        A name without a tag means ``:latest``, as it does for the server.
+        """
+        request = _request.build("/api/show", model, CallFields, fields)
+        try:
+            await self._fetch(request, fields)
+        except ModelNotFoundError:
+            return False
+        return True
+
+    @_request.accepts(BodyFields)
+    async def copy(
+        self, source: str, destination: str, **fields: Unpack[BodyFields]
+    ) -> StatusResponse:
+        """Give a model another name too: ``POST /api/copy``.
+
+        Raises:
+            ModelNotFoundError: the server does not have `source`.
+        """
+        _request.known(fields, BodyFields)
+        names = {
+            "source": _request.name("source", source),
+            "destination": _request.name("destination", destination),
+        }
+        request = _request.plain("POST", "/api/copy", names, fields=fields)
+        await self._fetch(request._replace(label=f"{request.label}, model {source!r}"), fields)
+        return StatusResponse(_SUCCESS)
+
+    @_request.accepts(BodyFields)
+    async def delete(self, model: str, **fields: Unpack[BodyFields]) -> StatusResponse:
+        """Take a model away: ``DELETE /api/delete``.
+
+        A copy of it that is loaded stays loaded until its time is over; `unload` it first.
+
+        Raises:
+            ModelNotFoundError: the server does not have it.
+        """
+        request = _request.build("/api/delete", model, BodyFields, fields, method="DELETE")
+        await self._fetch(request, fields)
+        return StatusResponse(_SUCCESS)
+
+    # -- transfers ---------------------------------------------------------------------------
+
+    @overload
+    async def pull(
+        self, model: str, *, stream: Literal[False] = False, **fields: Unpack[TransferFields]
+    ) -> ProgressResponse: ...
+
+    @overload
+    async def pull(
+        self, model: str, *, stream: Literal[True], **fields: Unpack[TransferFields]
+    ) -> Stream[ProgressResponse]: ...
+
+    @overload
+    async def pull(
+        self, model: str, *, stream: bool, **fields: Unpack[TransferFields]
+    ) -> ProgressResponse | Stream[ProgressResponse]: ...
+
+    @_request.accepts(TransferFields)
+    async def pull(
+        self, model: str, *, stream: bool = False, **fields: Unpack[TransferFields]
+    ) -> ProgressResponse | Stream[ProgressResponse]:
+        """Fetch a model from a registry: ``POST /api/pull``.
+
+        Ended half-way, the server keeps what it has, and the next pull goes on from there.
+
+        Args:
+            model: its name.
+            stream: whether the progress comes, as a `Stream`. A failure then raises where the
+                stream is iterated.
+            **fields: see `TransferFields`.
+
+        Raises:
+            IncompleteStreamError: the answer ended without ``"success"``.
+        """
+        return await self._transfer("/api/pull", model, TransferFields, fields, stream=stream)
+
+    @overload
+    async def push(
+        self, model: str, *, stream: Literal[False] = False, **fields: Unpack[TransferFields]
+    ) -> ProgressResponse: ...
+
+    @overload
+    async def push(
+        self, model: str, *, stream: Literal[True], **fields: Unpack[TransferFields]
+    ) -> Stream[ProgressResponse]: ...
+
+    @overload
+    async def push(
+        self, model: str, *, stream: bool, **fields: Unpack[TransferFields]
+    ) -> ProgressResponse | Stream[ProgressResponse]: ...
+
+    @_request.accepts(TransferFields)
+    async def push(
+        self, model: str, *, stream: bool = False, **fields: Unpack[TransferFields]
+    ) -> ProgressResponse | Stream[ProgressResponse]:
+        """Send a model to a registry: ``POST /api/push``; see `pull`.
+
+        Args:
+            model: its name, with the namespace.
+            stream: whether the progress comes, as a `Stream`.
+            **fields: see `TransferFields`.
+        """
+        return await self._transfer("/api/push", model, TransferFields, fields, stream=stream)
+
+    @overload
+    async def create(
+        self, model: str, *, stream: Literal[False] = False, **fields: Unpack[CreateFields]
+    ) -> ProgressResponse: ...
+
+    @overload
+    async def create(
+        self, model: str, *, stream: Literal[True], **fields: Unpack[CreateFields]
+    ) -> Stream[ProgressResponse]: ...
+
+    @overload
+    async def create(
+        self, model: str, *, stream: bool, **fields: Unpack[CreateFields]
+    ) -> ProgressResponse | Stream[ProgressResponse]: ...
+
+    @_request.accepts(CreateFields)
+    async def create(
+        self, model: str, *, stream: bool = False, **fields: Unpack[CreateFields]
+    ) -> ProgressResponse | Stream[ProgressResponse]:
+        """Make a model from another one or from uploaded files: ``POST /api/create``.
+
+        Ended half-way, a streamed one makes no model; the server carries one that is not streamed
+        through to its end.
+
+        Args:
+            model: the new name.
+            stream: whether the progress comes, as a `Stream`.
+            **fields: see `CreateFields`.
+        """
+        messages = fields.get("messages")
+        more = {} if messages is None else {"messages": _request.messages(messages)}
+        given: dict[str, Any] = {**fields, **more}
+        return await self._transfer("/api/create", model, CreateFields, given, stream=stream)
+
+    async def _transfer(
+        self, path: str, model: str, allowed: type, fields: Any, *, stream: bool
+    ) -> ProgressResponse | Stream[ProgressResponse]:
+        request = _request.build(path, model, allowed, fields, stream=bool(stream))
+        return await self._generate(request, PROGRESS, fields, stream=stream)
+
+    # -- blobs -------------------------------------------------------------------------------
+
+    @_request.accepts(CallFields)
+    async def has_blob(self, digest: str, **fields: Unpack[CallFields]) -> bool:
+        """Whether the server has a blob: ``HEAD /api/blobs/:digest``.
+
+        Args:
+            digest: ``"sha256:"`` and 64 hexadecimal digits.
+            **fields: see `CallFields`.
+        """
+        _request.known(fields, CallFields)
+        request = _request.plain("HEAD", f"/api/blobs/{check_digest(digest)}")
+        try:
+            await self._fetch(request, fields)
+        except ResponseError as error:
+            if error.status_code == _NOT_FOUND:
+                return False
+            raise
+        return True
+
+    @_request.accepts(CallFields)
+    async def create_blob(
+        self,
+        file: str | os.PathLike[str] | bytes,
+        *,
+        progress: Progress | None = None,
+        **fields: Unpack[CallFields],
+    ) -> str:
+        """Upload a file for `create`: ``POST /api/blobs/:digest``, after asking by ``HEAD``.
+
+        The file is hashed and read in threads, a piece at a time, whatever its size. Ended at any
+        moment, nothing of it stays open, and the server keeps nothing.
+
+        Args:
+            file: where it is, or its bytes.
+            progress: called with the bytes sent and the bytes in all, now and then. It is not
+                called where the server has the blob already.
+            **fields: see `CallFields`. The limits hold for each of the two requests.
+
+        Returns:
+            The digest, which `create` takes in `files` and `adapters`.
+
+        Raises:
+            RequestError: the file cannot be read.
+        """
+        _request.known(fields, CallFields)
+        work = partial(self._create_blob, file, progress, fields)
+        return await self._calls.operation("create_blob", self._timeouts(fields), work)
+
+    async def _create_blob(
+        self, source: str | os.PathLike[str] | bytes, progress: Progress | None, fields: Any
+    ) -> str:
+        file = await anyio.to_thread.run_sync(open_source, source)
+        with file:
+            digest, size = await digest_of(file)
+            # A server that has the blob answers a POST before it reads it, and hangs up.
+            if await self.has_blob(digest, **fields):
+                return digest
+            upload = Upload(size, partial(Pieces, file, size, progress))
+            path = f"/api/blobs/{digest}"
+            try:
+                await self._fetch(Request("POST", path, f"POST {path}", upload), fields)
+            except ConnectError:
+                # Somebody else may have brought it meanwhile: then the hanging up was an answer.
+                if not await self.has_blob(digest, **fields):
+                    raise
+        return digest

@@ -14,11 +14,13 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 
 from ._errors import OllamaError, ProtocolError
-from ._server_errors import error_object
+from ._server_errors import NOT_JSON, error_object
 
 T = TypeVar("T")
 
 EXCERPT_BYTES = 200
+# Objects whose keys are not the API's: a null in there is a value.
+_FREE_FORM = {"arguments", "model_info", "projector_info", "_debug_info"}
 
 
 def decode_reply(type_: type[T], body: bytes, *, status: int, request: str) -> T:
@@ -36,7 +38,7 @@ def decode_reply(type_: type[T], body: bytes, *, status: int, request: str) -> T
 def _raise_error_object(data: bytes, status: int, request: str) -> None:
     try:
         found: Any = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return
     if isinstance(found, dict) and cast("dict[str, Any]", found).get("error") is not None:
         raise error_object(cast("dict[str, Any]", found), status, request=request)
@@ -54,9 +56,9 @@ def _decode(type_: type[T], data: bytes, request: str) -> T:
     except msgspec.ValidationError as error:
         try:
             return msgspec.convert(_without_nulls(msgspec.json.decode(data)), type_)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except NOT_JSON:
             raise not_the_api(f"not a reply of the API ({error})", data, request) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except NOT_JSON as error:
         raise not_the_api(f"not JSON ({error})", data, request) from error
 
 
@@ -64,7 +66,11 @@ def _without_nulls(value: Any) -> Any:
     """A null where the API has a value means the same as nothing at all."""
     if isinstance(value, dict):
         pairs = cast("dict[str, Any]", value).items()
-        return {key: _without_nulls(item) for key, item in pairs if item is not None}
+        return {
+            key: item if key in _FREE_FORM else _without_nulls(item)
+            for key, item in pairs
+            if item is not None
+        }
     if isinstance(value, list):
         return [_without_nulls(item) for item in cast("list[Any]", value)]
     return value
@@ -119,20 +125,22 @@ class LineDecoder(Generic[T]):
             self.surplus = self.surplus or bool(data.strip())
             return []
         end = data.rfind(b"\n") + 1
-        if not end:
-            self._keep(data)
-            return []
-        block = data if end == len(data) else data[:end]
-        if self._pieces:
-            self._pieces.append(block)
-            block = b"".join(self._pieces)
-            self._pieces.clear()
-            self._size = 0
-        if end != len(data):
-            self._keep(data[end:])
-        if len(block) > self._max_line_bytes and self._line_too_long(block):
-            return []
-        return self._parts(block)
+        parts: list[T] = []
+        if end:
+            block = data if end == len(data) else data[:end]
+            if self._pieces:
+                self._pieces.append(block)
+                block = b"".join(self._pieces)
+                self._pieces.clear()
+                self._size = 0
+            parts = self._parts(block)
+        if end != len(data) and self.error is None:
+            rest = data[end:] if end else data
+            if self.complete:
+                self.surplus = self.surplus or bool(rest.strip())
+            else:
+                self._keep(rest)
+        return parts
 
     def finish(self, *, cut: bool) -> list[T]:
         """The part that the end of the stream completes.
@@ -151,30 +159,27 @@ class LineDecoder(Generic[T]):
 
     def _keep(self, piece: bytes) -> None:
         self._size += len(piece)
+        self._pieces.append(piece)
         if self._size > self._max_line_bytes:
-            self._line_too_long(self._pieces[0] if self._pieces else piece, endless=True)
+            self.error = self._too_long(self._pieces[0])
             self._pieces.clear()
-        else:
-            self._pieces.append(piece)
 
-    def _line_too_long(self, block: bytes, *, endless: bool = False) -> bool:
-        if endless or max(map(len, block.split(b"\n"))) > self._max_line_bytes:
-            what = f"a line is longer than {self._max_line_bytes} bytes"
-            self.error = not_the_api(what, block, self._request)
-            return True
-        return False
+    def _too_long(self, line: bytes) -> ProtocolError:
+        what = f"a line is longer than {self._max_line_bytes} bytes"
+        return not_the_api(what, line, self._request)
 
     def _parts(self, block: bytes) -> list[T]:
-        if b'"error"' not in block:
+        if b'"error"' not in block and len(block) <= self._max_line_bytes:
             try:
                 parts = self._decode_lines(block)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                pass  # one bad line fails them all: find it
-            else:
+            except NOT_JSON:
+                parts = []  # one bad line fails them all: find it
+            # It takes an object for an object, wherever lines end: count them.
+            if len(parts) == block.count(b"\n") + (not block.endswith(b"\n")):
                 for number, part in enumerate(parts, 1):
                     if self._is_terminal(part):
                         self.complete = True
-                        self.surplus = number < len(parts) or bool(self._pieces)
+                        self.surplus = number < len(parts)
                         return parts[:number]
                 return parts
         return self._parts_one_by_one(block)
@@ -183,6 +188,9 @@ class LineDecoder(Generic[T]):
         parts: list[T] = []
         lines = [line for line in block.split(b"\n") if line.strip()]
         for number, line in enumerate(lines, 1):
+            if len(line) > self._max_line_bytes:
+                self.error = self._too_long(line)
+                break
             try:
                 part = decode_reply(self._type, line, status=self._status, request=self._request)
             except OllamaError as error:
@@ -191,16 +199,21 @@ class LineDecoder(Generic[T]):
             parts.append(part)
             if self._is_terminal(part):
                 self.complete = True
-                self.surplus = number < len(lines) or bool(self._pieces)
+                self.surplus = number < len(lines)
                 break
         return parts
 
 
 def _is_truncated(data: bytes) -> bool:
+    """Whether more bytes could have made JSON of it."""
     try:
         msgspec.json.decode(data)
     except msgspec.DecodeError as error:
-        return "truncated" in str(error)
+        text = str(error)
+        at_its_end = text.endswith(f"(byte {len(data)})") and "trailing" not in text
+        return at_its_end or "truncated" in text
     except UnicodeDecodeError:
         return True
+    except RecursionError:
+        return False
     return False

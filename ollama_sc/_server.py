@@ -1,22 +1,155 @@
-"""The calls about the server itself."""
+"""The calls about the server itself, and about the web."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
 
 from . import _request
 from ._base import Calls
-from ._fields import CallFields
-from .types import VersionResponse
+from ._errors import ConnectError, ProtocolError, RequestTimeout, ResponseError, ServerBusyError
+from ._fields import BodyFields, CallFields
+from .types import (
+    RecommendationsResponse,
+    ServerStatus,
+    UserResponse,
+    VersionResponse,
+    WebFetchResponse,
+    WebSearchResponse,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+T = TypeVar("T")
+
+_READY_SECONDS = 0.05  # between the first two tries of wait_ready
+_READY_SECONDS_MOST = 1.0
+
 
 class Server(Calls):
-    """The calls about the server itself."""
+    """The calls about the server itself, and about the web."""
 
     @_request.accepts(CallFields)
     async def version(self, **fields: Unpack[CallFields]) -> VersionResponse:
         """The server's version: ``GET /api/version``."""
-        return await self._ask(_request.plain("GET", "/api/version"), VersionResponse, fields)
+        return await self._get("/api/version", VersionResponse, fields)
+
+    @_request.accepts(CallFields)
+    async def status(self, **fields: Unpack[CallFields]) -> ServerStatus:
+        """Whether the server may use ollama.com: ``GET /api/status`` (server 0.16.2)."""
+        return await self._get("/api/status", ServerStatus, fields)
+
+    @_request.accepts(CallFields)
+    async def recommendations(self, **fields: Unpack[CallFields]) -> RecommendationsResponse:
+        """The models that the server recommends.
+
+        ``GET /api/experimental/model-recommendations`` (server 0.22.1).
+        """
+        path = "/api/experimental/model-recommendations"
+        return await self._get(path, RecommendationsResponse, fields)
+
+    @_request.accepts(CallFields)
+    async def me(self, **fields: Unpack[CallFields]) -> UserResponse:
+        """Who is signed in on the server: ``POST /api/me`` (server 0.12.0).
+
+        Raises:
+            AuthorizationError: nobody is; its `signin_url` says where to.
+            ServerBusyError: ollama.com cannot be reached.
+        """
+        _request.known(fields, CallFields)
+        return await self._ask(_request.plain("POST", "/api/me"), UserResponse, fields)
+
+    @_request.accepts(CallFields)
+    async def sign_out(self, **fields: Unpack[CallFields]) -> None:
+        """Sign the server out of ollama.com: ``POST /api/signout`` (server 0.12.1).
+
+        Raises:
+            AuthorizationError: nobody is signed in.
+        """
+        _request.known(fields, CallFields)
+        await self._fetch(_request.plain("POST", "/api/signout"), fields)
+
+    @_request.accepts(CallFields)
+    async def is_running(self, **fields: Unpack[CallFields]) -> bool:
+        """Whether an Ollama server answers, by ``GET /api/version``.
+
+        A server that does not answer within ``timeout`` is not running; give one where the network
+        can swallow requests.
+        """
+        try:
+            await self.version(**fields)
+        except (ConnectError, RequestTimeout, ResponseError, ProtocolError):
+            return False
+        return True
+
+    @_request.accepts(CallFields)
+    async def wait_ready(self, **fields: Unpack[CallFields]) -> VersionResponse:
+        """Wait until the server answers, by ``GET /api/version`` again and again.
+
+        Without a limit it waits for ever: use a cancel scope, or ``timeout=Timeouts(total=30)``
+        for all of the tries.
+
+        Raises:
+            RequestTimeout: the total limit passed.
+        """
+        timeouts = self._timeouts(fields)
+        work = partial(self._wait_ready, fields)
+        return await self._calls.operation("wait_ready", timeouts, work)
+
+    async def _wait_ready(self, fields: CallFields) -> VersionResponse:
+        pause = _READY_SECONDS
+        while True:
+            try:
+                return await self.version(**fields)
+            except (ConnectError, RequestTimeout, ServerBusyError):
+                await anyio.sleep(pause)
+                pause = min(2 * pause, _READY_SECONDS_MOST)
+
+    # -- the web -----------------------------------------------------------------------------
+
+    @_request.accepts(BodyFields)
+    async def web_search(
+        self, query: str, max_results: int | None = None, **fields: Unpack[BodyFields]
+    ) -> WebSearchResponse:
+        """Search the web.
+
+        With a key for ollama.com (``OLLAMA_API_KEY``, or the client's own where ollama.com is its
+        host): ``POST https://ollama.com/api/web_search``, to which nothing of the client's headers,
+        auth and cookies goes. Without: ``POST /api/experimental/web_search`` of the server, which
+        uses its own sign-in (server 0.18.0).
+
+        Args:
+            query: what to look for.
+            max_results: how many pages at most; ``None`` is the service's own number.
+            **fields: see `BodyFields`.
+
+        Raises:
+            AuthorizationError: the key is wrong, or nobody is signed in on the server.
+        """
+        body = {"query": _request.name("query", query), "max_results": max_results}
+        return await self._web("web_search", body, WebSearchResponse, fields)
+
+    @_request.accepts(BodyFields)
+    async def web_fetch(self, url: str, **fields: Unpack[BodyFields]) -> WebFetchResponse:
+        """Read a page of the web: ``web_fetch``, in the same way as `web_search`.
+
+        Args:
+            url: the page's address.
+            **fields: see `BodyFields`.
+        """
+        body = {"url": _request.name("url", url)}
+        return await self._web("web_fetch", body, WebFetchResponse, fields)
+
+    async def _web(
+        self, what: str, body: Mapping[str, object], type_: type[T], fields: BodyFields
+    ) -> T:
+        _request.known(fields, BodyFields)
+        sent = {key: value for key, value in body.items() if value is not None}
+        hosted = self._shared.hosted()
+        path = f"/api/{what}" if hosted else f"/api/experimental/{what}"
+        request = _request.plain("POST", path, sent, fields=fields)
+        return await self._ask(request, type_, fields, http=hosted)

@@ -32,6 +32,8 @@ _CLASSES: dict[int, type[ResponseError]] = {
     503: ServerBusyError,
 }
 _TEXT_LIMIT = 500
+# What decoding raises for bytes that are no JSON, or nested deeper than anybody would.
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def error_reply(
@@ -40,7 +42,7 @@ def error_reply(
     """The exception for a reply whose status says that it failed."""
     try:
         found: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         found = None
     if isinstance(found, dict) and "error" in found:
         return error_object(cast("dict[str, Any]", found), status, request=request, headers=headers)
@@ -63,7 +65,7 @@ def error_object(
 ) -> ResponseError:
     """The exception for a JSON object with an ``error``, wherever it stands."""
     upstream = found.get("StatusCode")
-    if isinstance(upstream, int):  # a remote model's error, relayed
+    if type(upstream) is int and 400 <= upstream <= 599:  # a remote model's error, relayed
         status = upstream
     cls = _CLASSES.get(status, ResponseError)
     error = _build(cls, _text(found["error"]), status, headers or {}, request)
@@ -91,7 +93,7 @@ def _text(error: object) -> str:
         if error.startswith("{"):
             try:
                 inner: Any = msgspec.json.decode(error)
-            except msgspec.DecodeError:
+            except NOT_JSON:
                 return error
             if isinstance(inner, dict) and "error" in inner:
                 return _text(cast("dict[str, Any]", inner)["error"])
@@ -100,7 +102,7 @@ def _text(error: object) -> str:
         message = cast("dict[str, Any]", error).get("message")
         if isinstance(message, str) and message:
             return message
-    return msgspec.json.encode(error).decode()
+    return "" if error is None else msgspec.json.encode(error).decode()
 
 
 def _page_text(body: bytes) -> str:
@@ -130,8 +132,8 @@ def _retry_after(value: str | None) -> float | None:
         return float(value[:12])
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import msgspec
 
 from ._errors import RequestError
@@ -49,6 +47,6 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
                 continue
             if isinstance(seconds, bool) or not isinstance(seconds, int | float):
                 raise RequestError(f"timeout: {name} must be a number of seconds, not {seconds!r}")
-            if math.isnan(seconds) or seconds <= 0:
+            if seconds != seconds or seconds <= 0:  # noqa: PLR0124 - not a number
                 raise RequestError(f"timeout: {name} must be above zero seconds, not {seconds!r}")
         return limits

@@ -6,110 +6,22 @@ know nothing of the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
-from functools import cache
-from typing import TYPE_CHECKING, Any, Generic, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic
 
-from msgspec import Struct, field, to_builtins
+from msgspec import field
 from typing_extensions import TypeVar
+
+from ._wire_object import WireObject
 
 T = TypeVar("T", default=None)
 
 if TYPE_CHECKING:
-    # Bytes become base64 on their way to the server; what comes back is base64 text.
-    Image = str | bytes
+    # Bytes and files become base64 on their way to the server; what comes back is base64 text.
+    Image = str | bytes | Path
 else:
     Image = str
-
-_REPR_TEXT = 60
-_REPR_ITEMS = 3
-_REPR_WIDTH = 240
-
-
-class WireObject(Struct, omit_defaults=True, gc=False):
-    """A JSON object of the API.
-
-    Its fields are attributes, and keys too: ``reply["message"]["content"]``,
-    ``message.get("thinking")``, ``"thinking" in message``, ``dict(message)``. A field that the
-    server left out is ``None`` as an attribute and absent as a key.
-
-    It has no part in garbage collection (`gc=False`: a stream makes thousands); do not build a
-    reference cycle through one.
-    """
-
-    def __getitem__(self, key: str) -> Any:
-        value = self.get(key)
-        if value is None:
-            raise KeyError(key)
-        return value
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        setattr(self, _attributes(type(self))[key], value)
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self.get(key) is not None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The field's value, or `default` where the server left it out or it does not exist."""
-        name = _attributes(type(self)).get(key)
-        value = None if name is None else getattr(self, name)
-        return default if value is None else value
-
-    def keys(self) -> list[str]:
-        """The names of the fields that have a value, as the API spells them."""
-        cls = type(self)
-        pairs = zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True)
-        return [wire for name, wire in pairs if getattr(self, name) is not None]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, strings and numbers, as in the API's JSON."""
-        result: dict[str, Any] = to_builtins(self)
-        return result
-
-    def __repr__(self) -> str:
-        parts: list[str] = []
-        for name in _repr_order(type(self)):
-            value = getattr(self, name)
-            if value is not None:
-                parts.append(f"{name}={_short(value)}")
-        text = f"{type(self).__name__}({', '.join(parts)})"
-        return text if len(text) <= _REPR_WIDTH else f"{text[: _REPR_WIDTH - 2]}…)"
-
-
-@cache
-def _attributes(cls: type[WireObject]) -> dict[str, str]:
-    """Keys to attribute names: the API's spelling and our own."""
-    names = cls.__struct_fields__
-    return dict(zip(cls.__struct_encode_fields__, names, strict=True)) | {n: n for n in names}
-
-
-@cache
-def _repr_order(cls: type[WireObject]) -> list[str]:
-    """What is particular to a class first, times last: people look for a reply's text."""
-    own = cls.__dict__.get("__annotations__", ())
-    return sorted(
-        cls.__struct_fields__,
-        key=lambda name: (name not in own, name.endswith(("_duration", "_at"))),
-    )
-
-
-def _short(value: object) -> str:
-    if isinstance(value, str) and len(value) > _REPR_TEXT:
-        return f"{value[:_REPR_TEXT]!r}… ({len(value)} characters)"
-    if isinstance(value, list):
-        items = cast("list[Any]", value)
-        more = f", … {len(items)} items" if len(items) > _REPR_ITEMS else ""
-        return f"[{', '.join(map(_short, items[:_REPR_ITEMS]))}{more}]"
-    text = value.isoformat() if isinstance(value, datetime) else repr(value)
-    return (
-        text
-        if isinstance(value, WireObject) or len(text) <= _REPR_TEXT
-        else f"{text[:_REPR_TEXT]}…"
-    )
 
 
 # -- messages ------------------------------------------------------------------------------------
@@ -143,7 +55,7 @@ class Message(WireObject):
         role: ``"system"``, ``"user"``, ``"assistant"`` or ``"tool"``.
         content: the text.
         thinking: what a thinking model thought before it.
-        images: each as base64 text, or as bytes in what you send.
+        images: each as base64 text; in what you send also as bytes, or as the `Path` of a file.
         tool_calls: in the order the model gave them.
         tool_name: of a tool's result, which tool that was.
         tool_call_id: of a tool's result, which call that was.
@@ -156,6 +68,54 @@ class Message(WireObject):
     tool_calls: list[ToolCall] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
+
+
+class ToolFunction(WireObject):
+    """What a model is told of a function that it may want called.
+
+    Attributes:
+        parameters: a JSON schema of type ``"object"``.
+    """
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(WireObject, omit_defaults=False):
+    """A tool that a model may want called."""
+
+    function: ToolFunction
+    type: str = "function"
+    items: Any = None
+
+
+class Options(WireObject, kw_only=True):
+    """Parameters of a model; ``None`` is the model's own default.
+
+    The first seven belong to the loaded model: a change of one loads it anew.
+    """
+
+    num_ctx: int | None = None
+    num_batch: int | None = None
+    num_gpu: int | None = None
+    main_gpu: int | None = None
+    use_mmap: bool | None = None
+    num_thread: int | None = None
+    draft_num_predict: int | None = None
+    num_keep: int | None = None
+    seed: int | None = None
+    num_predict: int | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repeat_last_n: int | None = None
+    temperature: float | None = None
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    stop: list[str] | None = None
 
 
 class TokenLogprob(WireObject):
@@ -303,6 +263,16 @@ class EmbedResponse(_Timed, kw_only=True):
     embeddings: list[list[float]]
 
 
+class EmbeddingsResponse(WireObject):
+    """A reply of ``POST /api/embeddings``, the older form.
+
+    Attributes:
+        embedding: the vector, not made unit length.
+    """
+
+    embedding: list[float]
+
+
 # -- what a server has ---------------------------------------------------------------------------
 
 
@@ -349,6 +319,173 @@ class ListResponse(WireObject, kw_only=True):
     """A reply of ``GET /api/tags``: the models, the one changed last first."""
 
     models: list[ListedModel] = field(default_factory=list[ListedModel])
+
+
+class RunningModel(WireObject, kw_only=True):
+    """A model that is loaded.
+
+    Attributes:
+        size: in bytes; `size_vram` of them in the memory of GPUs.
+        expires_at: when it is unloaded; in the far future for one that stays.
+        context_length: in tokens.
+    """
+
+    name: str | None = None
+    model: str | None = None
+    size: int | None = None
+    digest: str | None = None
+    details: ModelDetails | None = None
+    expires_at: datetime | None = None
+    size_vram: int | None = None
+    context_length: int | None = None
+
+
+class ProcessResponse(WireObject, kw_only=True):
+    """A reply of ``GET /api/ps``: the loaded models, the one that stays longest first."""
+
+    models: list[RunningModel] = field(default_factory=list[RunningModel])
+
+
+class Tensor(WireObject):
+    """A tensor of a model."""
+
+    name: str
+    type: str
+    shape: list[int]
+
+
+class ShowResponse(WireObject, kw_only=True):
+    """A reply of ``POST /api/show``.
+
+    Attributes:
+        modelfile: a Modelfile that makes this model.
+        parameters: its parameters as text, a line each.
+        model_info: the model file's metadata, by GGUF key.
+        projector_info: the same for the part that reads images.
+        requires: the oldest server version that can run it.
+    """
+
+    license: str | None = None
+    modelfile: str | None = None
+    parameters: str | None = None
+    template: str | None = None
+    system: str | None = None
+    renderer: str | None = None
+    parser: str | None = None
+    details: ModelDetails | None = None
+    messages: list[Message] | None = None
+    remote_model: str | None = None
+    remote_host: str | None = None
+    model_info: dict[str, Any] | None = None
+    projector_info: dict[str, Any] | None = None
+    tensors: list[Tensor] | None = None
+    capabilities: list[str] | None = None
+    modified_at: datetime | None = None
+    requires: str | None = None
+
+
+class ProgressResponse(WireObject, kw_only=True):
+    """A part of a reply of ``pull``, ``push`` or ``create``, or the last one.
+
+    A layer need not reach its `total`, and need not be mentioned at all.
+
+    Attributes:
+        status: such as ``"pulling 3d0b790534fe"``; ``"success"`` at the end.
+        digest: the layer that this is about.
+        total, completed: in bytes.
+    """
+
+    status: str
+    digest: str | None = None
+    total: int | None = None
+    completed: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether this is the end, a good one."""
+        return self.status == "success"
+
+
+class StatusResponse(WireObject):
+    """What `copy` and `delete` return: ``"success"``. Anything else is an exception."""
+
+    status: str
+
+
+# -- the server itself ---------------------------------------------------------------------------
+
+
+class CloudStatus(WireObject, kw_only=True):
+    """Whether the server may use ollama.com, and what decides that.
+
+    Attributes:
+        source: ``"none"``, ``"env"``, ``"config"`` or ``"both"``.
+    """
+
+    disabled: bool = False
+    source: str | None = None
+
+
+class ServerStatus(WireObject, kw_only=True):
+    """A reply of ``GET /api/status``."""
+
+    cloud: CloudStatus | None = None
+
+
+class UserResponse(WireObject, kw_only=True):
+    """A reply of ``POST /api/me``: who is signed in on the server."""
+
+    id: str | None = None
+    email: str | None = None
+    name: str | None = None
+    bio: str | None = None
+    avatarurl: str | None = None
+    firstname: str | None = None
+    lastname: str | None = None
+    plan: str | None = None
+
+
+class Recommendation(WireObject, kw_only=True):
+    """A model that the server recommends."""
+
+    model: str
+    description: str | None = None
+    context_length: int | None = None
+    max_output_tokens: int | None = None
+    vram_bytes: int | None = None
+    required_plan: str | None = None
+
+
+class RecommendationsResponse(WireObject, kw_only=True):
+    """A reply of ``GET /api/experimental/model-recommendations``."""
+
+    recommendations: list[Recommendation] = field(default_factory=list[Recommendation])
+
+
+class WebSearchResult(WireObject, kw_only=True):
+    """A page that was found."""
+
+    title: str | None = None
+    url: str | None = None
+    content: str | None = None
+
+
+class WebSearchResponse(WireObject, kw_only=True):
+    """What a web search found."""
+
+    results: list[WebSearchResult] = field(default_factory=list[WebSearchResult])
+
+
+class WebFetchResponse(WireObject, kw_only=True):
+    """A page of the web.
+
+    Attributes:
+        links: the addresses on it.
+    """
+
+    title: str | None = None
+    content: str | None = None
+    links: list[str] | None = None
 
 
 class VersionResponse(WireObject):

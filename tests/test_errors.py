@@ -27,6 +27,7 @@ from ollama_sc import (
     ServerBusyError,
 )
 
+
 @pytest.fixture(autouse=True)
 def no_garbage_is_left() -> None:
     """Nothing here does any I/O: a collection after each test would only take time."""

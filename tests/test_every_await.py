@@ -45,7 +45,9 @@ def stepped(coroutine: Any, happens: Callable[[], None], at: int, seen: list[int
 
 
 @contextmanager
-def in_the_calls_task(happens: Callable[[Call[Any]], None], at: int, seen: list[int]) -> Iterator[None]:
+def in_the_calls_task(
+    happens: Callable[[Call[Any]], None], at: int, seen: list[int]
+) -> Iterator[None]:
     """Let something happen at the n-th suspension of the next call's task."""
     original = Call.run
 

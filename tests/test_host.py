@@ -17,6 +17,7 @@ from ollama_sc._host import parse_host
 def no_garbage_is_left() -> None:
     """Nothing here does any I/O: a collection after each test would only take time."""
 
+
 LABEL = "a" * 63
 
 URLS = {
@@ -326,7 +327,7 @@ PIECES = st.lists(
 ANY_TEXT = st.one_of(st.text(st.characters(), max_size=40), PIECES)
 
 
-@settings(max_examples=600, derandomize=True, deadline=None)
+@settings(max_examples=300, derandomize=True, deadline=None)
 @given(ANY_TEXT)
 def test_any_text_is_a_host_or_a_request_error(value: str) -> None:
     """Nothing but a RequestError comes out for any text; what is accepted is a whole URL."""
@@ -342,7 +343,7 @@ def test_any_text_is_a_host_or_a_request_error(value: str) -> None:
     assert not any(character.isspace() for character in host.name)
 
 
-@settings(max_examples=600, derandomize=True, deadline=None)
+@settings(max_examples=300, derandomize=True, deadline=None)
 @given(ANY_TEXT)
 def test_a_host_that_was_read_reads_the_same_again(value: str) -> None:
     """The URL of a host is itself a host, the same one."""
@@ -353,7 +354,7 @@ def test_a_host_that_was_read_reads_the_same_again(value: str) -> None:
     assert parse_host(host.url) == host._replace(userinfo=None)
 
 
-@settings(max_examples=600, derandomize=True, deadline=None)
+@settings(max_examples=300, derandomize=True, deadline=None)
 @given(ANY_TEXT)
 def test_a_host_that_was_read_can_be_asked(value: str) -> None:
     """httpx accepts each URL that comes out, and sees the same host in it.

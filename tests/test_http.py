@@ -44,7 +44,12 @@ ERRORS = [
     (Reply.empty(403), AuthorizationError, 403, "Host"),
     (Reply.error(429, "weekly limit reached"), RateLimitError, 429, "weekly limit reached"),
     (Reply.busy(), ServerBusyError, 503, "server busy, please try again."),
-    (Reply.error(500, '{"error":{"code":400,"message":"too long"}}'), ResponseError, 500, "too long"),
+    (
+        Reply.error(500, '{"error":{"code":400,"message":"too long"}}'),
+        ResponseError,
+        500,
+        "too long",
+    ),
     (Reply.error(400, {"message": "bad", "type": "api_error"}), ResponseError, 400, "bad"),
     (Reply.html(502), ResponseError, 502, "502"),
     (Reply.text("404 page not found", 404), ResponseError, 404, "404 page not found"),
@@ -213,7 +218,13 @@ async def test_a_reply_compressed_by_a_proxy(anyio_backend: Any) -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"X-Name": "Zoë"}, {"X-Näme": "x"}, {"X-Name": "a\r\nX-Other: b"}, {"X-Name": 5}, {"a b": "c"}],
+    [
+        {"X-Name": "Zoë"},
+        {"X-Näme": "x"},
+        {"X-Name": "a\r\nX-Other: b"},
+        {"X-Name": 5},
+        {"a b": "c"},
+    ],
 )
 def test_headers_that_cannot_be(headers: Any) -> None:
     """A header that is not printable ASCII is a RequestError that does not show its value."""
@@ -229,7 +240,9 @@ def test_a_key_that_cannot_be_is_not_shown() -> None:
     assert "cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("host", ["http://", "ftp://x", "h:99999", "a b", "::1:8080", "http://u:pw@a b"])
+@pytest.mark.parametrize(
+    "host", ["http://", "ftp://x", "h:99999", "a b", "::1:8080", "http://u:pw@a b"]
+)
 def test_hosts_that_cannot_be(host: str) -> None:
     """An unusable host is a RequestError, before any I/O; an empty name is this machine."""
     if host == "http://":
@@ -286,9 +299,7 @@ async def test_what_is_sent(fake: FakeOllama) -> None:
     assert version.body == b""
 
 
-async def test_the_environments_host(
-    fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_environments_host(fake: FakeOllama, monkeypatch: pytest.MonkeyPatch) -> None:
     """OLLAMA_HOST is where requests go, and its key goes to ollama.com only."""
     monkeypatch.setenv("OLLAMA_HOST", fake.url.removeprefix("http://"))
     monkeypatch.setenv("OLLAMA_API_KEY", "secret-key")
@@ -523,5 +534,3 @@ async def test_replies_are_never_mixed_up(anyio_backend: Any) -> None:
             async with anyio.create_task_group() as tasks:
                 for number in range(10):
                     tasks.start_soon(worker, number)
-
-

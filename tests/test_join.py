@@ -125,9 +125,7 @@ def test_without_thinking_there_is_none() -> None:
 def test_tool_calls_come_together_from_wherever_they_stand() -> None:
     """Calls of parts in the middle and of the last part are all there, in order."""
     middle, last = [call("a"), call("b", 1)], [call("c", 2)]
-    whole = joined(
-        CHAT, [chat(tool_calls=middle), chat("text"), chat(done=True, tool_calls=last)]
-    )
+    whole = joined(CHAT, [chat(tool_calls=middle), chat("text"), chat(done=True, tool_calls=last)])
     assert whole.message.tool_calls == [call("a"), call("b", 1), call("c", 2)]
     assert whole.message.content == "text"
     # The last part's message alone would have lost the first two.

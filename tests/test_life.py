@@ -659,9 +659,7 @@ def test_a_keyboard_interrupt_leaves_as_itself(backend: str, where: str) -> None
     async def main() -> None:
         async with FakeOllama(token_rate=20, tokens=10_000) as server:
             try:
-                async with AsyncClient(
-                    server.url, event_hooks={"request": [hook]}
-                ) as client:
+                async with AsyncClient(server.url, event_hooks={"request": [hook]}) as client:
                     stream = await client.chat("llama3.2", MESSAGES, stream=True)
                     async for _ in stream:
                         raise KeyboardInterrupt

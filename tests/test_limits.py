@@ -389,5 +389,3 @@ async def test_a_transport_of_ones_own_has_no_connections_to_count(anyio_backend
     async with AsyncClient(transport=httpx.MockTransport(answer)) as client:
         assert (await client.version()).version == "7"
         assert client.statistics() == (0, 0, 0, 0, 0, 0)
-
-

@@ -51,9 +51,7 @@ class Outcome(NamedTuple):
 
 
 def decoder(type_: type = ChatResponse, limit: int = LIMIT) -> LineDecoder[Any]:
-    return LineDecoder(
-        type_, attrgetter("done"), max_line_bytes=limit, status=200, request=LABEL
-    )
+    return LineDecoder(type_, attrgetter("done"), max_line_bytes=limit, status=200, request=LABEL)
 
 
 def decode(
@@ -707,7 +705,9 @@ def test_a_whole_reply() -> None:
     assert reply(dict[str, int], b'{"a":1}') == {"a": 1}
 
 
-@pytest.mark.parametrize("body", [b'{"models":null}', b'{"models":[]}', b"{}", b'{"models":[],"x":1}'])
+@pytest.mark.parametrize(
+    "body", [b'{"models":null}', b'{"models":[]}', b"{}", b'{"models":[],"x":1}']
+)
 def test_a_list_that_is_null_is_empty(body: bytes) -> None:
     """`models: null`, which some servers send, is an empty list, and so is its absence."""
     assert reply(ListResponse, body).models == []
@@ -780,7 +780,7 @@ def cuts(body: bytes, positions: list[int]) -> list[bytes]:
 POSITIONS = st.lists(st.integers(0, 100_000), max_size=8)
 
 
-@settings(max_examples=400, derandomize=True, deadline=None)
+@settings(max_examples=300, derandomize=True, deadline=None)
 @given(st.lists(LINES, max_size=12), POSITIONS, st.booleans())
 def test_valid_lines_are_the_same_in_any_split(
     lines: list[bytes], positions: list[int], newline: bool
@@ -794,7 +794,7 @@ def test_valid_lines_are_the_same_in_any_split(
     assert not outcome.complete
 
 
-@settings(max_examples=400, derandomize=True, deadline=None)
+@settings(max_examples=300, derandomize=True, deadline=None)
 @given(st.lists(LINES | BAD, max_size=10), POSITIONS, st.booleans(), st.booleans())
 def test_bad_lines_are_the_same_in_any_split(
     lines: list[bytes], positions: list[int], newline: bool, cut: bool
@@ -805,7 +805,7 @@ def test_bad_lines_are_the_same_in_any_split(
     assert decode(cuts(body, positions), cut=cut).sight == byte_by_byte.sight
 
 
-@settings(max_examples=400, derandomize=True, deadline=None)
+@settings(max_examples=300, derandomize=True, deadline=None)
 @given(
     st.binary(max_size=200)
     | st.lists(st.sampled_from([b'{"error":', b"}", b"{", b"[", b'"', b"\n", A[:-1], b"\\u"])).map(

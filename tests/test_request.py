@@ -9,9 +9,9 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import pytest
 from conftest import recorded_body
-import msgspec
 
 from ollama_sc import (
     AsyncClient,
@@ -161,7 +161,6 @@ BAD_CALLS: dict[str, Any] = {
             "number": 5,
             "object in it": {"a": object()},
             "odd key": {(1, 2): 3},
-            "options in it": {"options": 5},
             "surrogate": {"a": "\ud800"},
         }.items()
     },
@@ -169,7 +168,6 @@ BAD_CALLS: dict[str, Any] = {
     "tools": lambda: CLIENT.chat("m", [USER], tools=[print]),  # type: ignore[list-item]
     "format": lambda: CLIENT.chat("m", [USER], format=int),  # type: ignore[call-overload]
     "keep_alive": lambda: CLIENT.chat("m", [USER], keep_alive=object()),  # type: ignore[call-overload]
-    "a number beyond JSON": lambda: CLIENT.chat("m", [USER], options={"seed": 1 + 2**70}),
     "method": lambda: CLIENT.request("BREW", "/api/pot"),
     "no path": lambda: CLIENT.request("GET", ""),
     "path without slash": lambda: CLIENT.request("GET", "api/tags"),
@@ -194,25 +192,30 @@ def test_bad_arguments_are_refused_before_anything_happens(name: str) -> None:
     assert 10 < len(str(error)) < 1000
 
 
-def test_a_good_call_gets_further() -> None:
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: CLIENT.chat("m", [USER]),
+        lambda: CLIENT.chat("m"),
+        lambda: CLIENT.chat("m", [], stream=True),
+        lambda: CLIENT.chat("m", (USER, Message("assistant", "Hi"))),
+        lambda: CLIENT.chat("m", UserList([USER])),
+        lambda: CLIENT.generate("m"),
+        lambda: CLIENT.generate("m", "", "", stream=True),
+        lambda: CLIENT.embed("m"),
+        lambda: CLIENT.embed("m", []),
+        lambda: CLIENT.embed("m", ("a", "b")),
+        lambda: CLIENT.list(),
+        lambda: CLIENT.version(timeout=5),
+        lambda: CLIENT.request("get", "/api/ps?x=1"),
+        lambda: CLIENT.request("POST", "/api/é", json=[]),
+    ],
+)
+async def test_a_good_call_gets_further(call: Any) -> None:
     """The same client refuses good calls only because nobody opened it."""
-    for coroutine in (
-        CLIENT.chat("m", [USER]),
-        CLIENT.chat("m"),
-        CLIENT.chat("m", [], stream=True),
-        CLIENT.chat("m", (USER, Message("assistant", "Hi"))),
-        CLIENT.chat("m", UserList([USER])),
-        CLIENT.generate("m"),
-        CLIENT.generate("m", "", ""),
-        CLIENT.embed("m", ""),
-        CLIENT.embed("m", []),
-        CLIENT.embed("m", ("a", "b")),
-        CLIENT.list(),
-        CLIENT.version(timeout=5),
-        CLIENT.request("get", "/api/ps?x=1"),
-        CLIENT.request("POST", "/api/é", json=[]),
-    ):
-        assert type(first_step(coroutine)) is ClientClosedError
+    with pytest.raises(ClientClosedError, match="async with"):
+        await call()
 
 
 @pytest.mark.parametrize(
@@ -226,7 +229,7 @@ def test_a_good_call_gets_further() -> None:
         (lambda: CLIENT.embed("m", "Hi", stream=True), "stream"),
         (lambda: CLIENT.embed("m", "Hi", think=True), "think"),
         (lambda: CLIENT.list(model="m"), "model"),
-        (lambda: CLIENT.version(extra={}, verbose=True), "verbose"),
+        (lambda: CLIENT.version(verbose=True), "verbose"),
     ],
 )
 def test_an_unknown_keyword_is_a_type_error(call: Any, word: str) -> None:
@@ -443,18 +446,18 @@ def test_any_mapping_is_one(mapping: Any) -> None:
 
 
 def test_any_sequence_is_one() -> None:
-    """Where a sequence or an iterable is asked for, one of any type will do."""
+    """Where a sequence is asked for, one of any type will do."""
     assert body_of("/p", GenerateFields, context=range(3))["context"] == [0, 1, 2]
     assert body_of("/p", GenerateFields, context=(1, 2))["context"] == [1, 2]
-    assert body_of("/p", GenerateFields, images=(i for i in [b"a"]))["images"] == ["YQ=="]
-    assert body_of("/p", GenerateFields, images={"a": 1}.keys())["images"] == ["a"]
+    assert body_of("/p", GenerateFields, images=(b"a",))["images"] == ["YQ=="]
+    assert body_of("/p", GenerateFields, images=UserList([b"a"]))["images"] == ["YQ=="]
     assert chat(tools=UserList([{"a": 1}]))["tools"] == [{"a": 1}]
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("kind", [bytes, bytearray])
 def test_images_become_base64(kind: type) -> None:
     """Bytes become base64 in the standard alphabet, padded; text goes as it is."""
-    data = bytes(range(256)) + b"\xfb\xff"
+    data = bytes(range(256)) + b"\xfb"
     text = base64.b64encode(data).decode()
     assert "+" in text
     assert "/" in text
@@ -491,7 +494,7 @@ def test_arguments_are_left_as_they_were() -> None:
 
 def test_text_arrives_as_it_was() -> None:
     """Every character goes to the server as itself."""
-    text = "<b>é漢🙂 & \u2028\x85\x00\\\"\n</b>"
+    text = '<b>é漢🙂 & \u2028\x85\x00\\"\n</b>'
     built = _request.build("/p", "m", ChatFields, {}, messages=[{"role": "user", "content": text}])
     assert built.body is not None
     assert json.loads(built.body)["messages"][0]["content"] == text

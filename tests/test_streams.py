@@ -143,9 +143,7 @@ async def test_a_message_that_ends_a_little_later_gives_its_connection_back(
 async def test_a_finished_stream_keeps_its_parts(fake: FakeOllama) -> None:
     """Abort, close and the end of the client discard nothing of a reply that is whole."""
     async with AsyncClient(fake.url) as client:
-        stream = await client.chat(
-            "llama3.2", MESSAGES, stream=True, options={"num_predict": 5}
-        )
+        stream = await client.chat("llama3.2", MESSAGES, stream=True, options={"num_predict": 5})
         with anyio.fail_after(5):
             while client.statistics().in_flight:
                 await anyio.sleep(0.001)
@@ -199,9 +197,7 @@ async def test_a_stream_without_its_end_is_incomplete(fake: FakeOllama, fault: s
 
 
 @pytest.mark.parametrize("call", ["chat", "generate"])
-async def test_a_single_reply_that_is_not_done_is_incomplete(
-    fake: FakeOllama, call: str
-) -> None:
+async def test_a_single_reply_that_is_not_done_is_incomplete(fake: FakeOllama, call: str) -> None:
     """`done: false` in a reply in one piece is the same error, with what arrived."""
     body = {"model": "m", "created_at": "", "response": "a", "message": _message("a")}
     fake.always("/api/chat", Reply.json({**body, "done": False}))
@@ -686,7 +682,13 @@ async def test_an_error_object_in_a_200_reply_in_one_piece(fake: FakeOllama) -> 
 
 @pytest.mark.parametrize(
     "body",
-    [b"<html><body>Welcome to the proxy</body></html>\n", b"garbage\n", b"42\n", b"[1]\n", b'"x"\n'],
+    [
+        b"<html><body>Welcome to the proxy</body></html>\n",
+        b"garbage\n",
+        b"42\n",
+        b"[1]\n",
+        b'"x"\n',
+    ],
 )
 async def test_what_is_no_object_of_the_api(anyio_backend: Any, body: bytes) -> None:
     """A stream of something else is a ProtocolError that shows its beginning."""

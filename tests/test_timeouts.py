@@ -71,7 +71,7 @@ BAD: list[Any] = [
     Fraction(1, 2),
     timedelta(seconds=5),
     5j,
-    object(),
+    ...,
 ]
 
 
