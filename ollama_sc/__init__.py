@@ -28,6 +28,7 @@ from ._fields import (
     EmbedFields,
     GenerateFields,
     LoadFields,
+    MessageLike,
     ShowFields,
     TransferFields,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "LoadFields",
     "Logprob",
     "Message",
+    "MessageLike",
     "ModelDetails",
     "ModelNotFoundError",
     "OllamaError",

@@ -12,7 +12,7 @@ from ._errors import IncompleteStreamError, RequestError
 from ._fields import CallFields
 from ._http import Http, Request
 from ._join import Shape
-from ._ndjson import decode_reply
+from ._ndjson import check_type, decode_reply
 from ._owner import TaskOwner
 from ._stream import Stream, open_stream
 from ._timeouts import Timeouts
@@ -125,6 +125,7 @@ class Calls:
             timeout: as in every call.
         """
         request = _request.plain(method, path, json)
+        check_type(type)
         status, body = await self._fetch(request, {"timeout": timeout})
         if type is bytes:
             return body
@@ -149,6 +150,7 @@ class Calls:
         """Let no new request in, wait for those in flight, and abort what is left.
 
         The client's connections are closed then. A call that is cancelled aborts the rest at once.
+        Do not wait for it inside a request, such as in one of httpx's hooks: it waits for that too.
 
         Args:
             grace: how many seconds to wait; 0 aborts at once.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterator
+from copy import copy
 from typing import Any, Generic, Literal, NamedTuple, get_args
 
 import anyio
@@ -18,7 +19,7 @@ from anyio.lowlevel import EventLoopToken, current_token
 from typing_extensions import TypeVar
 
 from ._errors import AbortError, ClientClosedError, OllamaError, RequestTimeout
-from ._owner import TaskOwner
+from ._owner import TaskOwner, insist
 from ._timeouts import Timeouts
 
 T = TypeVar("T")
@@ -86,8 +87,7 @@ class Call(Generic[T]):
 
     async def gone(self) -> None:
         """Wait until the call has ended, whatever happens to the one who waits."""
-        with anyio.move_on_after(CLEANUP_SECONDS, shield=True):
-            await self.ended.wait()
+        await insist(self.ended.wait, CLEANUP_SECONDS)
 
     async def outcome(self) -> T:
         """Wait for the result, as its caller; raise what the call failed with."""
@@ -104,13 +104,23 @@ class Call(Generic[T]):
 
     def raise_error(self) -> None:
         """Raise what the call failed with, if it did; as often as it is called."""
-        if self._error is not None:
-            raise self._error
+        error = self._error
+        if error is None:
+            return
+        if isinstance(error, OllamaError):
+            # For the next time, without the traceback that leads back here: see `outcome`.
+            self._error = copy(error)
+        try:
+            raise error
+        finally:
+            del error
 
     # -- what its work tells it --------------------------------------------------------------
 
     def start_limit(self, name: LimitName | None) -> None:
         """Start the clock of a limit afresh, in place of the one that ran; ``None`` stops it."""
+        if self._scope.cancel_called:
+            return  # a limit has passed already, and is the one to be named
         seconds = None if name is None else getattr(self.timeouts, name)
         deadline = math.inf if seconds is None else anyio.current_time() + seconds
         if name is None or deadline >= self._total_deadline:
@@ -273,18 +283,20 @@ class CallGroup:
         self.token = current_token()
         self._closed = ""
 
-    def check_open(self) -> None:
+    def check_open(self, label: str | None = None) -> None:
         """Raise `ClientClosedError` unless requests may start."""
         if self._closed:
-            raise ClientClosedError(self._closed)
+            raise ClientClosedError(self._closed, request=label)
 
     def start(
         self, call: Call[T], work: Callable[[], Awaitable[T]], slots: Slots | None = None
     ) -> None:
         """Start the task of a call. It is registered before anything else can run."""
-        self.check_open()
+        self.check_open(call.label)
         if current_token() != self.token:
-            raise ClientClosedError(f"the {self.name} was opened in another event loop")
+            raise ClientClosedError(
+                f"the {self.name} was opened in another event loop", request=call.label
+            )
         self.live.add(call)
         try:
             self._owner.start(call.run, work, slots or self._slots, name=f"ollama_sc {call.label}")
@@ -333,8 +345,7 @@ class CallGroup:
     async def end(self, reason: object) -> int:
         """End every call here and below, and wait until they are gone; how many that were."""
         count = self.abort(reason)
-        with anyio.move_on_after(CLEANUP_SECONDS, shield=True):
-            await self._all_ended()
+        await insist(self.all_ended, CLEANUP_SECONDS)
         return count
 
     async def drain(self, grace: float) -> int:
@@ -345,12 +356,13 @@ class CallGroup:
         count = 0
         try:
             with anyio.move_on_after(grace):
-                await self._all_ended()
+                await self.all_ended()
         finally:
             count = await self.end(f"the {self.name} is shutting down")
         return count
 
-    async def _all_ended(self) -> None:
+    async def all_ended(self) -> None:
+        """Wait until nothing lives here and below."""
         while calls := tuple(self.calls()):
             for call in calls:
                 await call.ended.wait()
@@ -358,9 +370,11 @@ class CallGroup:
     async def leave(self) -> None:
         """Close a group below a client or another group: end what is left of its calls."""
         self.refuse(f"the {self.name} is closed")
-        await self.end(f"{self.name} closed")
-        if self._parent is not None:
-            self._parent._groups.discard(self)
+        try:
+            await self.end(f"{self.name} closed")
+        finally:
+            if self._parent is not None:
+                self._parent._groups.discard(self)
 
     def phases(self) -> dict[Phase, int]:
         """How many requests are in which phase."""

@@ -8,14 +8,16 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
+import anyio
+
 from ._base import Shared
-from ._calls import CallGroup, Slots
+from ._calls import CLEANUP_SECONDS, CallGroup, Slots
 from ._errors import RequestError
 from ._generation import Generation
 from ._host import Host, parse_host
 from ._http import Http, HttpxOptions
 from ._models import Models
-from ._owner import TaskOwner
+from ._owner import TaskOwner, insist
 from ._server import Server
 from ._timeouts import Timeouts
 
@@ -78,8 +80,8 @@ class AsyncClient(Requests):
         max_line_bytes: how long a line of a stream may be.
         max_body_bytes: how long a whole reply may be.
         **httpx_options: passed on to httpx as they are: ``auth``, ``verify``, ``proxy``,
-            ``transport``, ``event_hooks`` and others. Redirects are followed unless
-            ``follow_redirects=False``.
+            ``transport``, ``event_hooks`` and others. Redirects are followed within the server's
+            own origin; ``follow_redirects`` lets httpx follow all of them, or none.
 
     Raises:
         RequestError: an argument cannot be right.
@@ -121,6 +123,7 @@ class AsyncClient(Requests):
         )
         super().__init__(shared, CallGroup(owner, slots, "client"))
         self._url = where.url
+        self._close_error: Exception | None = None
 
     async def __aenter__(self) -> Self:
         self._calls.open()
@@ -140,22 +143,40 @@ class AsyncClient(Requests):
     ) -> None:
         self._calls.refuse("the client is closed: make another one")
         try:
-            await self._shared.owner.close(
-                partial(self._calls.abort, "client closed"), exc_type, exc, traceback
-            )
+            await self._shared.owner.close(self._end, exc_type, exc, traceback)
         finally:
             self._calls.settle()
+        if self._close_error is not None and exc is None:  # nothing replaces the body's exception
+            raise self._close_error
+
+    def _end(self) -> None:
+        """Tell all requests to end, and close the connections when they have.
+
+        That is a task of the group, which waits for it even if asyncio cancels the one who leaves.
+        """
+        self._calls.abort("client closed")
+        self._shared.owner.start(self._close, name="ollama_sc closing")
+
+    async def _close(self) -> None:
+        with anyio.CancelScope(shield=True):
             try:
+                with anyio.move_on_after(CLEANUP_SECONDS):
+                    await self._calls.all_ended()
                 await self._shared.close()
-            except BaseException:
-                if exc is None:  # nothing replaces the body's exception
-                    raise
+            except Exception as error:  # noqa: BLE001 - the one who leaves gets it
+                self._close_error = error
 
     def __repr__(self) -> str:
         return f"<AsyncClient {self._url}, {self._calls.state}, {len(self._calls.live)} requests>"
 
     async def _close_connections(self) -> None:
-        await self._shared.close()
+        done = anyio.Event()
+        self._shared.owner.start(self._close_and_tell, done, name="ollama_sc closing")
+        await insist(done.wait, CLEANUP_SECONDS)
+
+    async def _close_and_tell(self, done: anyio.Event) -> None:
+        await self._close()
+        done.set()
 
 
 class Group(Requests):
@@ -178,7 +199,11 @@ class Group(Requests):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._calls.leave()
+        try:
+            await self._calls.leave()
+        except anyio.get_cancelled_exc_class():
+            if exc is None:  # asyncio's own cancellation does not replace the body's exception
+                raise
 
     def __repr__(self) -> str:
         return f"<Group of a client, {self._calls.state}, {len(self._calls.live)} requests>"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 from . import _request
 from ._base import Calls
-from ._errors import ResponseError
+from ._errors import ProtocolError, ResponseError
 from ._fields import (
     BodyFields,
     ChatFields,
@@ -94,7 +94,7 @@ class Generation(Calls):
             ChatFields,
             fields,
             messages=_request.messages(messages),
-            stream=bool(stream),
+            stream=stream,
         )
         return await self._generate(request, CHAT, fields, stream=stream)
 
@@ -162,7 +162,7 @@ class Generation(Calls):
             fields,
             prompt=_request.text("prompt", prompt),
             suffix=_request.text("suffix", suffix),
-            stream=bool(stream),
+            stream=stream,
         )
         return await self._generate(request, GENERATE, fields, stream=stream)
 
@@ -185,7 +185,13 @@ class Generation(Calls):
         request = _request.build(
             "/api/embed", model, EmbedFields, fields, input=_request.embed_input(input)
         )
-        return await self._ask(request, EmbedResponse, fields)
+        reply = await self._ask(request, EmbedResponse, fields)
+        if not isinstance(input, str) and len(reply.embeddings) != len(input):
+            raise ProtocolError(
+                f"{len(input)} texts were answered with {len(reply.embeddings)} vectors",
+                request=request.label,
+            )
+        return reply
 
     @_request.accepts(EmbeddingsFields)
     async def embeddings(

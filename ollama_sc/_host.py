@@ -18,7 +18,7 @@ DEFAULT_PORT = 11434
 _SCHEMES = {"http": 80, "https": 443}
 _NAME_BYTES = 254  # with a dot at its end
 # What could hold a password, in whatever wrong place.
-_SECRET = re.compile(r"@|^[^:]*:[^:/]*://")
+_SECRET = re.compile(r"@|%40|^[^:]*:[^:/]*://")
 _HOST_NAME = re.compile(r"[^\s/?#@\[\]<>\\^`{|}%\x00-\x1f\x7f]+")
 
 
@@ -97,6 +97,8 @@ def _parse(text: str) -> Host:
         scheme = "https" if name == "ollama.com" and port in (None, 443) else "http"
         port = port or (443 if scheme == "https" else DEFAULT_PORT)
     port = port or _SCHEMES[scheme]
+    if "@" in prefix or (not given and name in _SCHEMES and "/" in rest):
+        raise _UnusableError("a host has its user before it: write http://user:password@host")
     prefix = "/".join(part for part in prefix.split("/") if part)
     if prefix and (not prefix.isprintable() or " " in prefix):
         raise _UnusableError("a host's path prefix has no white space and no control characters")
@@ -163,5 +165,6 @@ def _port(text: str) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= 65535):
-        raise _UnusableError(f"the port must be a number from 1 to 65535, not {text[:20]!r}")
+        # What stands there could be a password whose @ is missing.
+        raise _UnusableError("the port must be a number from 1 to 65535")
     return int(text)

@@ -199,7 +199,7 @@ class Models(Calls):
     async def _transfer(
         self, path: str, model: str, allowed: type, fields: Any, *, stream: bool
     ) -> ProgressResponse | Stream[ProgressResponse]:
-        request = _request.build(path, model, allowed, fields, stream=bool(stream))
+        request = _request.build(path, model, allowed, fields, stream=stream)
         return await self._generate(request, PROGRESS, fields, stream=stream)
 
     # -- blobs -------------------------------------------------------------------------------

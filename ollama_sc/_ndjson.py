@@ -30,6 +30,8 @@ def decode_reply(type_: type[T], body: bytes, *, status: int, request: str) -> T
         ResponseError: it is an error object, whatever the status.
         ProtocolError: it is no JSON, or not of that type.
     """
+    if not body.strip():
+        raise not_the_api("the reply is empty", body, request)
     if b'"error"' in body:
         _raise_error_object(body, status, request)
     return _decode(type_, body, request)
@@ -48,6 +50,12 @@ def _raise_error_object(data: bytes, status: int, request: str) -> None:
 def _decoder(type_: object) -> msgspec.json.Decoder[Any]:
     """The one decoder of a type: building one costs a hundred times what using it does."""
     return msgspec.json.Decoder(type_)
+
+
+def check_type(type_: object) -> None:
+    """Raise TypeError for a type that nothing can be read into."""
+    if type_ is not None:
+        _decoder(type_)
 
 
 def _decode(type_: type[T], data: bytes, request: str) -> T:

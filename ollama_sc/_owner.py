@@ -7,12 +7,35 @@ exception of the body leaves as itself. This module knows nothing of requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, cast
 
 import anyio
 from anyio.abc import TaskGroup
+
+
+async def insist(wait: Callable[[], Awaitable[object]], seconds: float) -> None:
+    """Wait for what will come, under a shield, at most so long.
+
+    asyncio's own cancellation goes through every shield: it is held back, and raised in the end.
+    """
+    held_back: BaseException | None = None
+    with anyio.move_on_after(seconds, shield=True) as scope:
+        while True:
+            try:
+                await wait()
+            except anyio.get_cancelled_exc_class() as error:
+                if scope.cancel_called:
+                    raise
+                held_back = error
+            else:
+                break
+    if held_back is not None:
+        try:
+            raise held_back
+        finally:
+            del held_back
 
 
 class TaskOwner:

@@ -16,12 +16,14 @@ import msgspec
 from ._errors import RequestError
 from ._fields import BodyFields
 from ._http import Request
+from ._wire_object import WireObject
 from .types import ChatResponse, Message, Options, Tool
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _NOT_SENT = BodyFields.__annotations__.keys()
+_LABEL_TEXT = 100
 # Names that Python cannot have, or that would look private.
 _SPELLED = {"debug_render_only": "_debug_render_only", "from_": "from"}
 
@@ -68,17 +70,33 @@ def build(
         RequestError: a value that cannot be right.
     """
     known(fields, allowed)
-    name("model", model)
-    sent: dict[str, Any] = {"model": model, **body}
-    sent.update((key, value) for key, value in fields.items() if key not in _NOT_SENT)
-    sent = {_SPELLED.get(key, key): value for key, value in sent.items() if value is not None}
-    extra = fields.get("extra")
-    sent.update({} if extra is None else _mapping("extra", extra))
-    for key, check in _CHECKS.items():
-        if sent.get(key) is not None:
-            sent[key] = check(key, sent[key])
-    label = f"{method} {path}, model {model!r}"
+    label = f"{method} {path}, model {_shortened(model)}"
+    try:
+        name("model", model)
+        sent: dict[str, Any] = {"model": model, **body}
+        sent.update((key, value) for key, value in fields.items() if key not in _NOT_SENT)
+        sent = {_SPELLED.get(key, key): value for key, value in sent.items() if value is not None}
+        sent.update(_extra(fields))
+        for key, check in _CHECKS.items():
+            if sent.get(key) is not None:
+                sent[key] = check(key, sent[key])
+    except RequestError as error:
+        error.request = label
+        raise
     return Request(method, path, label, encode(sent, label))
+
+
+def _extra(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    extra = fields.get("extra")
+    found: Mapping[str, Any] = {} if extra is None else _mapping("extra", extra)
+    if "stream" in found:
+        raise RequestError("extra cannot decide on stream: the call has an argument for that")
+    return found
+
+
+def _shortened(model: object) -> str:
+    text = repr(model)
+    return text if len(text) <= _LABEL_TEXT else f"{text[:_LABEL_TEXT]}…"
 
 
 def plain(
@@ -89,16 +107,17 @@ def plain(
     if method not in _METHODS:
         raise RequestError(f"the method must be one of {', '.join(_METHODS)}, not {method!r}")
     whole = isinstance(path, str) and path.startswith("/")  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not whole or not path.isprintable() or " " in path:
+    if not whole or not path.isprintable() or {" ", "#"} & set(path) or "/../" in f"{path}/":
         raise RequestError(
-            f"the path must begin with a slash and be printable without spaces, not {path!r}"
+            "the path must begin with a slash and have no space, no '..' and no '#', "
+            f"not {path!r:.80}"
         )
-    label = f"{method} {path}"
+    label = f"{method} {path.partition('?')[0][:_LABEL_TEXT]}"  # a query can hold a key
     if isinstance(json, Mapping):
         mapping = cast("Mapping[str, Any]", json)
         model = mapping.get("model")
-        label += f", model {model!r}" if isinstance(model, str) else ""
-        json = {**mapping, **_mapping("extra", (fields or {}).get("extra") or {})}
+        label += f", model {_shortened(model)}" if isinstance(model, str) else ""
+        json = {**mapping, **_extra(fields or {})}
     return Request(method, path, label, None if json is None else encode(json, label))
 
 
@@ -113,40 +132,74 @@ class _ImageFile:
 
 
 def encode(body: object, label: str) -> bytes | Callable[[], bytes]:
-    """JSON, or a function that makes it where files have to be read; or an error.
+    """JSON, or a function that makes it where files have to be read.
 
     Raises:
         RequestError: it is no JSON; the function: a file cannot be read.
     """
-    files: list[_ImageFile] = []
-
-    def note(thing: object) -> object:
-        if isinstance(thing, _ImageFile):
-            files.append(thing)
-            return ""
-        return _plain(thing)
-
+    files: list[Path] = []
     try:
-        encoded = msgspec.json.encode(body, enc_hook=note)
+        plain_body = _plain(body, "", files)
+        encoded = msgspec.json.encode(plain_body, enc_hook=_unread)
+    except RequestError as error:
+        error.request = label
+        raise
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         raise RequestError(f"the request is no JSON: {error}", request=label) from error
     if not files:
         return encoded
-    return lambda: msgspec.json.encode(body, enc_hook=_read)
+    return lambda: msgspec.json.encode(plain_body, enc_hook=_read)
 
 
-def _plain(thing: object) -> object:
-    """What msgspec does not know but JSON has a form for."""
-    if isinstance(thing, Mapping):
-        return dict(cast("Mapping[str, Any]", thing))
-    if isinstance(thing, Sequence):
-        return list(cast("Sequence[object]", thing))
-    raise TypeError(f"objects of type {type(thing).__name__} have no form in JSON")
+def _plain(value: object, where: str, files: list[Path]) -> object:  # noqa: C901 - one case each
+    """What JSON has a form for, and nothing that would change on its way into it."""
+    if value is None or type(value) in (str, bool, int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise RequestError(f"{where[1:] or 'the body'} is {value}, which JSON does not have")
+        return value
+    if isinstance(value, _ImageFile):
+        files.append(value.path)
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, WireObject):
+        return {
+            wire: _plain(value[wire], f"{where}.{wire}", files)
+            for wire in value.keys()  # noqa: SIM118
+        }
+    if isinstance(value, Mapping):
+        pairs = cast("Mapping[object, object]", value).items()
+        return {_key(key, where): _plain(item, f"{where}.{key}", files) for key, item in pairs}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        items = cast("Sequence[object]", value)
+        return [_plain(item, f"{where}[{n}]", files) for n, item in enumerate(items)]
+    dump = getattr(value, "model_dump", None)  # pydantic's, and so the official client's types
+    if callable(dump) and not isinstance(value, type):
+        return _plain(dump(exclude_none=True), where, files)
+    if isinstance(value, msgspec.Struct):
+        return _plain(msgspec.to_builtins(value), where, files)
+    raise RequestError(
+        f"{where[1:] or 'the body'} cannot be {type(value).__name__}, which has no form in JSON"
+    )
+
+
+def _key(key: object, where: str) -> object:
+    if not isinstance(key, str | int):
+        raise RequestError(f"{where[1:] or 'the body'} has a key that is no text: {key!r:.80}")
+    return key
+
+
+def _unread(thing: object) -> object:
+    assert isinstance(thing, _ImageFile)
+    return ""
 
 
 def _read(thing: object) -> object:
-    if not isinstance(thing, _ImageFile):
-        return _plain(thing)
+    assert isinstance(thing, _ImageFile)
     path = thing.path
     try:
         data = path.read_bytes()
@@ -154,7 +207,7 @@ def _read(thing: object) -> object:
         raise RequestError(f"the image {str(path)!r} cannot be read: {error.strerror}") from error
     if not data:
         raise RequestError(f"the image {str(path)!r} is empty")
-    return data
+    return base64.b64encode(data).decode()
 
 
 # -- values ----------------------------------------------------------------------------------------
@@ -164,7 +217,7 @@ def name(what: str, given: object) -> str:
     """A name that is not empty."""
     if not isinstance(given, str) or not given.strip():
         example = " such as 'llama3.2'" if what == "model" else ""
-        raise RequestError(f"the {what} must be a name{example}, not {given!r}")
+        raise RequestError(f"the {what} must be a name{example}, not {given!r:.80}")
     return given
 
 
@@ -253,13 +306,14 @@ def _image(what: str, item: object) -> object:
             raise RequestError(
                 f"{what} is no base64 text ({error}); give a file as Path(...)"
             ) from error
-    return item
+        return item
+    return base64.b64encode(item).decode()
 
 
 def _tools(what: str, given: object) -> list[object]:
     found: list[object] = []
     for number, tool in enumerate(_list(what, given, "tools")):
-        if not isinstance(tool, Tool | Mapping):
+        if not isinstance(tool, Tool | Mapping) and not hasattr(tool, "model_dump"):
             raise RequestError(
                 f"{what}[{number}] must be a Tool or a mapping, not {type(tool).__name__}"
             )
@@ -273,16 +327,14 @@ def _list(what: str, given: object, of: str) -> Sequence[object]:
     return cast("Sequence[object]", given)
 
 
-def _mapping(what: str, given: object) -> Mapping[str, Any]:
+def _mapping(what: str, given: Any) -> Mapping[str, Any]:
     if isinstance(given, Options):
         return given.to_dict()
+    if hasattr(given, "model_dump"):
+        return cast("Mapping[str, Any]", given.model_dump(exclude_none=True))
     if not isinstance(given, Mapping):
         raise RequestError(f"{what} must be a mapping, not {type(given).__name__}")
-    found = dict(cast("Mapping[str, Any]", given))
-    for key, value in found.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise RequestError(f"{what}: {key} is {value}, which JSON does not have")
-    return found
+    return dict(cast("Mapping[str, Any]", given))
 
 
 def _keep_alive(what: str, given: object) -> object:
@@ -297,10 +349,54 @@ def _keep_alive(what: str, given: object) -> object:
     return given
 
 
+def _format(what: str, given: object) -> object:
+    return given if isinstance(given, str) else _mapping(what, given)
+
+
+def _yes_or_no(what: str, given: object) -> object:
+    if not isinstance(given, bool):
+        raise RequestError(f"{what} must be True or False, not {given!r:.80}")
+    return given
+
+
+def _number(what: str, given: object) -> object:
+    if isinstance(given, bool) or not isinstance(given, int) or abs(given) >= 1 << 63:
+        raise RequestError(f"{what} must be a whole number, not {given!r:.80}")
+    return given
+
+
+def _numbers(what: str, given: object) -> list[object]:
+    return [_number(f"{what}[{n}]", item) for n, item in enumerate(_list(what, given, "numbers"))]
+
+
+def _think(what: str, given: object) -> object:
+    if not isinstance(given, bool | str):
+        raise RequestError(f"{what} must be True, False or a level, not {given!r:.80}")
+    return given
+
+
+def _license(what: str, given: object) -> object:
+    return given if isinstance(given, str) else list(_list(what, given, "texts"))
+
+
 _CHECKS: dict[str, Callable[[str, Any], object]] = {
-    "options": _mapping,
-    "parameters": _mapping,
-    "keep_alive": _keep_alive,
+    **dict.fromkeys(("options", "parameters", "files", "adapters", "draft_files"), _mapping),
+    **dict.fromkeys(
+        ("system", "template", "from", "quantize", "draft_quantize", "renderer", "parser"), text
+    ),
+    **dict.fromkeys(("requires", "remote_host"), text),
+    **dict.fromkeys(
+        ("raw", "truncate", "shift", "logprobs", "_debug_render_only", "verbose", "insecure"),
+        _yes_or_no,
+    ),
+    **dict.fromkeys(("stream",), _yes_or_no),
+    **dict.fromkeys(("top_logprobs", "dimensions", "width", "height", "steps"), _number),
+    "context": _numbers,
+    "format": _format,
     "images": _images,
+    "info": _mapping,
+    "keep_alive": _keep_alive,
+    "license": _license,
+    "think": _think,
     "tools": _tools,
 }

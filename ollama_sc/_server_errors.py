@@ -67,24 +67,49 @@ def error_object(
     upstream = found.get("StatusCode")
     if type(upstream) is int and 400 <= upstream <= 599:  # a remote model's error, relayed
         status = upstream
-    cls = _CLASSES.get(status, ResponseError)
-    error = _build(cls, _text(found["error"]), status, headers or {}, request)
-    signin = found.get("signin_url")
-    if isinstance(error, AuthorizationError) and isinstance(signin, str):
-        error.signin_url = signin
-    return error
+    cls = _class_of(status, found)
+    signin_url = found.get("signin_url")
+    return _build(cls, _text(found["error"]), status, headers or {}, request, signin_url)
+
+
+def _class_of(status: int, found: Mapping[str, Any]) -> type[ResponseError]:
+    if isinstance(found.get("signin_url"), str):  # also in the middle of a stream
+        return AuthorizationError
+    return _CLASSES.get(status, ResponseError)
 
 
 def _build(
-    cls: type[ResponseError], text: str, status: int, headers: Mapping[str, str], request: str
+    cls: type[ResponseError],
+    text: str,
+    status: int,
+    headers: Mapping[str, str],
+    request: str,
+    signin_url: object = None,
 ) -> ResponseError:
     if not text:
-        text = _phrase(status)
-    suffix = "" if text.startswith("HTTP ") else f" (HTTP {status})"
-    error = cls(f"{text}{suffix}", error=text, status_code=status, request=request)
+        text = _phrase(status) if status >= 400 else "an error without a text"
+    error = cls(error=text, status_code=status, request=request)
+    shown = _printable(text)
+    message = shown if shown.startswith("HTTP ") else f"{shown} (HTTP {status})"
     if isinstance(error, RateLimitError):
         error.retry_after = _retry_after(headers.get("retry-after"))
+        if error.retry_after is not None:
+            message += f"; ask again in {error.retry_after:g} s"
+    elif isinstance(error, AuthorizationError) and isinstance(signin_url, str):
+        error.signin_url = signin_url
+        message += f"; sign in at {_printable(signin_url)}"
+    elif isinstance(error, ModelNotFoundError) and "pull" not in text:
+        message += "; pull it first"
+    error.args = (message,)
     return error
+
+
+def _printable(text: str) -> str:
+    """A server's text, without what would steer a terminal."""
+    return "".join(
+        character if character.isprintable() or character == "\n" else ascii(character)[1:-1]
+        for character in text
+    )
 
 
 def _text(error: object) -> str:

@@ -134,7 +134,7 @@ class StreamCall(Call[None], Generic[T]):
             raise anyio.BusyResourceError("iterating over")
         self._consuming = True
         try:
-            if self._blocks:
+            if self._blocks or self.ended.is_set():
                 await checkpoint()
             while not self._blocks and not self.ended.is_set():
                 self._news = anyio.Event()
@@ -261,7 +261,11 @@ class Stream(Generic[T]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose()
+        try:
+            await self.aclose()
+        except anyio.get_cancelled_exc_class():
+            if exc is None:  # asyncio's own cancellation does not replace the body's exception
+                raise
 
     def __repr__(self) -> str:
         call = self._call
@@ -269,8 +273,8 @@ class Stream(Generic[T]):
         return f"<Stream of {call.shape.type.__name__}: {call.label}, {state}>"
 
     def __del__(self) -> None:
-        call = self._call
-        if call.finished or call.ended.is_set():
+        call = getattr(self, "_call", None)
+        if call is None or call.finished or call.aborted or call.ended.is_set():
             return
         # The collector runs in any thread and at any point: only ask the event loop to do it.
         token: Any = call.group.token and call.group.token.native_token

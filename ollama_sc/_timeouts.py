@@ -47,6 +47,10 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
                 continue
             if isinstance(seconds, bool) or not isinstance(seconds, int | float):
                 raise RequestError(f"timeout: {name} must be a number of seconds, not {seconds!r}")
-            if seconds != seconds or seconds <= 0:  # noqa: PLR0124 - not a number
+            try:
+                possible = float(seconds) > 0
+            except OverflowError:
+                possible = False
+            if not possible:
                 raise RequestError(f"timeout: {name} must be above zero seconds, not {seconds!r}")
         return limits

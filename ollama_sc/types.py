@@ -179,8 +179,11 @@ class _Generation(_Timed, kw_only=True):
 
     @property
     def created(self) -> datetime | None:
-        """`created_at`, to the microsecond."""
-        return datetime.fromisoformat(self.created_at) if self.created_at else None
+        """`created_at`, to the microsecond; ``None`` where it is no time."""
+        try:
+            return datetime.fromisoformat(self.created_at)
+        except ValueError:
+            return None
 
     @property
     def prompt_eval_seconds(self) -> float | None:

@@ -174,7 +174,7 @@ async def test_errors_says_what_to_do(backend: str) -> None:
         lines = dict(line.split(": ", 1) for line in await run("errors.py", backend, fake))
     assert lines["good"].startswith("answered with ")
     assert lines["no such model"].endswith("run `ollama pull no-such-model`")
-    assert lines["a wrong call"].startswith("RequestError: the model must be a name")
+    assert lines["a wrong call"].startswith("RequestError: POST /api/generate, model")
     assert lines["aborted"] == "this program ended it: the user pressed Esc"
     assert lines["outside of `async with`"].startswith("ClientClosedError: ")
     assert lines["no server"].startswith("is `ollama serve` running")

@@ -113,7 +113,6 @@ def test_an_ipv6_host_may_have_an_empty_port_as_names_may() -> None:
     ("value", "userinfo"),
     [
         ("h", None),
-        ("http://h:80/a@b", None),
         ("u:p@h", ("u", "p")),
         ("u@h", ("u", "")),
         ("u:p:q@h", ("u", "p:q")),
@@ -127,7 +126,7 @@ def test_user_and_password_are_separated(value: str, userinfo: tuple[str, str] |
     """What stands before the last @ of the authority is user and password, decoded."""
     host = parse_host(value)
     assert host.userinfo == userinfo
-    assert "@" not in host.url.removesuffix("/a@b")
+    assert "@" not in host.url
 
 
 REFUSED = {
@@ -139,7 +138,8 @@ REFUSED = {
     "host:+1": "65535",
     "host: 1": "65535",
     "host:1_0": "65535",
-    "host:abc": "'abc'",
+    "host:abc": "from 1 to 65535",
+    "http://h:80/a@b": "http://user:password@host",
     "host:١٢": "65535",
     "host:²": "65535",
     "host:" + "9" * 5000: "65535",

@@ -422,11 +422,17 @@ def test_a_number_that_json_does_not_have_is_not_sent_as_null(number: float, fie
 
 def test_extra_fields_win() -> None:
     """`extra` adds fields, and takes the place of those that are there."""
-    extra = {"new": {"a": [1]}, "think": "max", "stream": True, "raw": None}
+    extra = {"new": {"a": [1]}, "think": "max", "raw": None}
     sent = body_of("/p", GenerateFields, stream=False, think=False, raw=True, extra=extra)
-    assert sent == {"model": "m", **extra}
+    assert sent == {"model": "m", "stream": False, **extra}
     assert "extra" not in sent
-    assert extra == {"new": {"a": [1]}, "think": "max", "stream": True, "raw": None}
+    assert extra == {"new": {"a": [1]}, "think": "max", "raw": None}
+
+
+def test_extra_does_not_decide_on_streaming() -> None:
+    """What is read as one reply must not be asked for as a stream, nor the other way round."""
+    with pytest.raises(RequestError, match="stream"):
+        body_of("/p", GenerateFields, stream=False, extra={"stream": True})
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,8 @@ def test_each_error_of_the_server(status: int, cls: type[ResponseError], text: s
     assert error.error == text
     assert error.status_code == status
     assert error.request == LABEL
-    assert str(error) == f"{LABEL}: {text} (HTTP {status})"
+    advice = "; pull it first" if cls is ModelNotFoundError and "pull" not in text else ""
+    assert str(error) == f"{LABEL}: {text} (HTTP {status}){advice}"
 
 
 @pytest.mark.parametrize(

@@ -1,30 +1,28 @@
-"""HTTP, through httpx: the one module that knows it.
+"""One request and its reply, through httpx.
 
-`Http.exchange` sends one request and gives its reply as blocks of bytes. Failures come out as this
-library's errors, each with httpx's own as its cause.
+Failures come out as this library's errors, each with httpx's own as its cause.
 """
 
 from __future__ import annotations
 
-import platform
-import re
-import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType, coroutine
-from typing import Any, NamedTuple, Self, TypedDict, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import anyio
+import anyio.to_thread
 import httpx
 
-from ._calls import CLEANUP_SECONDS, Call
-from ._errors import ConnectError, OllamaError, ProtocolError, RequestError
-from ._host import Host
-from ._ndjson import not_the_api
-from ._server_errors import error_reply
-from ._version import __version__
+from ollama_sc._calls import CLEANUP_SECONDS, Call
+from ollama_sc._errors import ConnectError, OllamaError, ProtocolError, RequestError, ResponseError
+from ollama_sc._ndjson import not_the_api
+from ollama_sc._server_errors import error_reply
+
+from .messages import Request, Upload
+from .pool import close_idle, close_polluted
 
 T = TypeVar("T")
 
@@ -36,141 +34,9 @@ _ERROR_BODY_SECONDS = 5.0
 # be used again.
 _DRAIN_SECONDS = 0.05
 _DRAIN_BYTES = 64 * 1024
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # More blocks than httpx can have buffered of a body that nobody reads any more.
 _BUFFERED_BLOCKS = 100_000
-
-
-class HttpxOptions(TypedDict, total=False):
-    """What `AsyncClient` passes on to httpx as it is; see httpx's documentation."""
-
-    auth: Any
-    cert: Any
-    cookies: Any
-    default_encoding: Any
-    event_hooks: Mapping[str, list[Callable[..., Any]]]
-    follow_redirects: bool
-    http1: bool
-    http2: bool
-    max_redirects: int
-    mounts: Mapping[str, httpx.AsyncBaseTransport | None]
-    params: Any
-    proxy: Any
-    transport: httpx.AsyncBaseTransport
-    trust_env: bool
-    verify: ssl.SSLContext | str | bool
-
-
-class Upload(NamedTuple):
-    """A body that is read while it is sent.
-
-    Attributes:
-        size: in bytes, all of it.
-        pieces: begins to read, from the start each time.
-    """
-
-    size: int
-    pieces: Callable[[], AsyncIterator[bytes]]
-
-
-class Request(NamedTuple):
-    """What is asked of the server.
-
-    Attributes:
-        label: how errors name it: endpoint and model.
-        body: the bytes, or a function that reads files for them, which runs in a thread.
-    """
-
-    method: str
-    path: str
-    label: str
-    body: bytes | Upload | Callable[[], bytes] | None = None
-
-
-class Connections(NamedTuple):
-    """How many connections are open, and how many of these are idle."""
-
-    open: int
-    idle: int
-
-
-class Http:
-    """The connections of one client."""
-
-    def __init__(
-        self,
-        host: Host,
-        *,
-        api_key: str | None,
-        headers: Mapping[str, str] | None,
-        options: HttpxOptions,
-    ) -> None:
-        unknown = options.keys() - HttpxOptions.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
-        merged = httpx.Headers(
-            {
-                "User-Agent": f"ollama-sc/{__version__} Python/{platform.python_version()}",
-                "Content-Type": "application/json",
-                # What compresses a stream holds it back; the server itself never does.
-                "Accept-Encoding": "identity",
-            }
-        )
-        for name, value in (headers or {}).items():
-            if not _HEADER_NAME.fullmatch(_ascii(name, "name of one")):
-                raise RequestError(f"headers: {name!r} cannot be a name")
-            merged[name] = _ascii(value, f"value of {name!r}")
-        if api_key is not None and "authorization" not in merged:
-            merged["Authorization"] = f"Bearer {_ascii(api_key, 'API key')}"
-        settings: dict[str, Any] = {"follow_redirects": True, **options}
-        if host.userinfo is not None:
-            settings.setdefault("auth", host.userinfo)
-        if host.is_loopback and "proxy" not in options:
-            # A proxy that the environment names is not for this machine.
-            way = f"all://{host.netloc}"
-            settings["mounts"] = {way: None, **(options.get("mounts") or {})}
-        self._base = host.url
-        try:
-            httpx.URL(host.url)
-            self._client = httpx.AsyncClient(
-                headers=merged,
-                timeout=None,  # noqa: S113 - each call's own limits are in charge
-                # Nothing may queue in there: this library's own limit stands in front.
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-                **settings,
-            )
-        except (httpx.InvalidURL, ValueError, OSError) as error:
-            text = re.sub(r"//[^/]*@", "//…@", str(error))  # a proxy's password
-            raise RequestError(f"httpx refuses the client's settings: {text}") from error
-
-    async def open(self) -> None:
-        """Enter httpx's client."""
-        await self._client.__aenter__()
-
-    async def close(self) -> None:
-        """Close every connection; under a shield, and not for long."""
-        with anyio.move_on_after(CLEANUP_SECONDS, shield=True):
-            await self._client.aclose()
-
-    def connections(self) -> Connections:
-        """How many connections there are now."""
-        # httpx has no public way to its pool; a user's own transport may have none at all.
-        transports = [self._client._transport, *self._client._mounts.values()]
-        pools = [getattr(transport, "_pool", None) for transport in transports]
-        found = [connection for pool in pools for connection in getattr(pool, "connections", ())]
-        alive = [connection for connection in found if not connection.is_closed()]
-        return Connections(len(alive), sum(bool(connection.is_idle()) for connection in alive))
-
-    def exchange(self, call: Call[Any], request: Request, accept: str) -> Exchange:
-        """Send a request: ``async with http.exchange(...) as reply``.
-
-        Entering returns when the headers of a successful reply are here.
-
-        Raises:
-            ResponseError: the server answered with an error.
-            ConnectError, RequestTimeout, ProtocolError, RequestError: there is no answer.
-        """
-        return Exchange(self._client, self._base, call, request, accept)
+_SEE_OTHER = 303
 
 
 class _Body(httpx.AsyncByteStream):
@@ -242,9 +108,17 @@ class Exchange:
     """One request and its reply."""
 
     def __init__(
-        self, client: httpx.AsyncClient, base: str, call: Call[Any], request: Request, accept: str
+        self,
+        client: httpx.AsyncClient,
+        base: str,
+        call: Call[Any],
+        request: Request,
+        accept: str,
+        redirects: int,
     ) -> None:
         self._client = client
+        self._url = base + request.path
+        self._redirects = redirects
         self._base = base
         self._call = call
         self._request = request
@@ -260,8 +134,13 @@ class Exchange:
                 self._call.start_limit(None)
                 body = await anyio.to_thread.run_sync(self._request.body)
                 self._request = self._request._replace(body=body)
-            response = await self._send()
-            self._response = response
+            response = self._response = await self._send()
+            while response.has_redirect_location and self._redirects:
+                self._redirects -= 1
+                self._url = self._redirected(response)
+                await self._error_body()
+                await self._close()
+                response = self._response = await self._send()
             self._call.phase = "receiving"
             if not response.is_success:
                 body = await self._error_body()
@@ -371,7 +250,28 @@ class Exchange:
                 )
                 if attempt == 2 or not broken or progress.connected or not progress.sent:
                     raise self._translated(error) from error
+                # Where one is dead, others are: the second try gets a new one.
+                await close_idle(self._client)
         raise AssertionError
+
+    def _redirected(self, response: httpx.Response) -> str:
+        """Where the server wants the request sent, with its method and its body.
+
+        To another server nothing is sent unasked: neither the user's headers nor the prompt.
+        """
+        here = response.request.url
+        there = here.join(response.headers["location"])
+        status = response.status_code
+        if _origin(here) != _origin(there) or (status == _SEE_OTHER and here != there):
+            where = str(there.copy_with(userinfo=b"", query=None, fragment=None))
+            raise ResponseError(
+                f"the server redirects to {where[:200]}: if that is right, use it as the host "
+                f"(HTTP {status})",
+                error=f"redirect to {where[:200]}",
+                status_code=status,
+                request=self._request.label,
+            )
+        return str(there)
 
     def _build(self) -> httpx.Request:
         limits = self._call.timeouts
@@ -384,7 +284,7 @@ class Exchange:
             }
         message = self._client.build_request(
             self._request.method,
-            self._base + self._request.path,
+            self._url,
             content=body if isinstance(body, bytes) else None,
             headers=headers,
             extensions={
@@ -422,6 +322,7 @@ class Exchange:
             return
         with anyio.move_on_after(CLEANUP_SECONDS, shield=True), suppress(httpx.HTTPError, OSError):
             await response.aclose()
+            await close_polluted(response)
         # httpx's body is a generator in a generator in a generator. Left half-way, the event loop
         # would finish them in tasks of its own, with warnings; an exception out of the innermost
         # ends them all, here. After closing, because reading on could save the connection.
@@ -478,6 +379,10 @@ def _noting(
             return cast("T", result.value)
 
 
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)
+
+
 def _is_disconnect(text: str) -> bool:
     """Whether httpx means a connection that was closed, not bytes that make no sense."""
     return "disconnected" in text or "closed connection" in text
@@ -491,14 +396,3 @@ def _reason(error: BaseException) -> str:
             return str(found)
         found = found.__cause__ or found.__context__
     return type(error).__name__
-
-
-def _ascii(value: object, what: str) -> str:
-    """Check what goes into a header, before any I/O and without showing it."""
-    if not isinstance(value, str):
-        raise RequestError(f"headers: the {what} must be text, not {type(value).__name__}")
-    if not value.isascii() or any(
-        ord(character) < 0x20 or character == "\x7f" for character in value
-    ):
-        raise RequestError(f"headers: the {what} must be printable ASCII")
-    return value

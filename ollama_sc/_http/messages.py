@@ -1,0 +1,32 @@
+"""What is asked of a server, as HTTP needs it. No httpx in here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
+
+
+class Upload(NamedTuple):
+    """A body that is read while it is sent.
+
+    Attributes:
+        size: in bytes, all of it.
+        pieces: begins to read, from the start each time.
+    """
+
+    size: int
+    pieces: Callable[[], AsyncIterator[bytes]]
+
+
+class Request(NamedTuple):
+    """What is asked of the server.
+
+    Attributes:
+        label: how errors name it: endpoint and model.
+        body: the bytes, or a function that reads files for them, which runs in a thread.
+    """
+
+    method: str
+    path: str
+    label: str
+    body: bytes | Upload | Callable[[], bytes] | None = None
