@@ -72,6 +72,16 @@ def timestamp(ns: int | None = None) -> str:
     return f"{_to_second(second)}.{digits}Z" if digits else f"{_to_second(second)}Z"
 
 
+def local_timestamp(ns: int) -> str:
+    """A time in RFC 3339 in the server's time zone, `Z` where that is UTC."""
+    second, fraction = divmod(ns, 1_000_000_000)
+    local = datetime.fromtimestamp(second).astimezone()
+    digits = f"{fraction:09d}".rstrip("0")
+    offset = local.strftime("%z")
+    zone = "Z" if offset == "+0000" else f"{offset[:3]}:{offset[3:]}"
+    return f"{local:%Y-%m-%dT%H:%M:%S}{'.' + digits if digits else ''}{zone}"
+
+
 def http_date() -> str:
     """The value of a `Date` header, now."""
     return formatdate(time.time(), usegmt=True)
