@@ -46,6 +46,7 @@ class FakeModel:
         size: In bytes.
         context_length: The length it was trained for, in tokens.
         families: None: the family alone. An empty list is the `null` of a stub.
+        weights: The digest (`sha256:` and 64 hex digits) of its largest layer. Empty: made up.
         template: Its prompt template.
         system: Its system message.
         license: The texts of its licenses.
@@ -68,6 +69,7 @@ class FakeModel:
     families: tuple[str, ...] | None = None
     parent_model: str = ""
     format: str = "gguf"
+    weights: str = ""
     template: str = ""
     system: str = ""
     license: tuple[str, ...] = ()
@@ -121,7 +123,8 @@ def layers_of(model: FakeModel, name: Name) -> tuple[Layer, ...]:
     weights: list[Layer] = []
     if not model.remote_model:
         rest = sum(layer.size for layer in texts) + 485
-        weights.append(Layer(digest_of(name.key.encode()), max(1, model.size - rest)))
+        digest = model.weights or digest_of(name.key.encode())
+        weights.append(Layer(digest, max(1, model.size - rest)))
     layers = [*weights, *texts]
     return (*layers, config_layer(layers))
 
