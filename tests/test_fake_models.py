@@ -115,11 +115,18 @@ async def test_copy_and_delete():
 async def test_tags_of_stubs_and_versions():
     """A stub has its two fields and null families; older servers tell less."""
     stub = FakeModel(
-        "kimi", ("completion",), families=(), remote_model="kimi-k2", remote_host="https://ollama.com:443"
+        "kimi",
+        ("completion",),
+        families=(),
+        remote_model="kimi-k2",
+        remote_host="https://ollama.com:443",
     )
     shown = {}
     for version in ("0.33.0", "0.24.0", "0.11.0"):
-        async with FakeOllama(models=[stub, "plain"], version=version) as fake, client(fake) as http:
+        async with (
+            FakeOllama(models=[stub, "plain"], version=version) as fake,
+            client(fake) as http,
+        ):
             shown[version] = (await http.get("/api/tags")).json()["models"]
     assert list(shown["0.33.0"][0])[:4] == ["name", "model", "remote_model", "remote_host"]
     assert shown["0.33.0"][0]["details"]["families"] is None

@@ -152,7 +152,11 @@ async def test_the_fake_answers_as_the_recorded_server():
         name = entry["name"]
         ours, theirs = form_of(answers[name]), form_of(recording(name))
         if ours != theirs:
-            differences[name] = [(key, ours.get(key), theirs.get(key)) for key in theirs if ours.get(key) != theirs.get(key)]
+            differences[name] = [
+                (key, ours.get(key), theirs.get(key))
+                for key in theirs
+                if ours.get(key) != theirs.get(key)
+            ]
     unexpected = {name: value for name, value in differences.items() if name not in EXCEPTIONS}
     assert not unexpected
     assert set(differences) == set(EXCEPTIONS)

@@ -204,7 +204,12 @@ async def test_create_inherits_and_merges():
     assert got[0]["status"].startswith("using existing layer sha256:")
     assert statuses(got)[-2:] == ["writing manifest", "success"]
     spec = mine.spec
-    assert (spec.system, spec.template, spec.parser, spec.renderer) == ("New.", "{{ .Prompt }}", "p", "r")
+    assert (spec.system, spec.template, spec.parser, spec.renderer) == (
+        "New.",
+        "{{ .Prompt }}",
+        "p",
+        "r",
+    )
     assert spec.license == ("MIT", "GPL")
     assert spec.parameters == {"seed": 2, "top_k": 5}
     assert spec.requires == "0.14.0"
@@ -293,9 +298,16 @@ async def test_create_fails_in_the_stream():
     """A digest that was not uploaded, and types that cannot be quantised: 500 without a stream."""
     async with FakeOllama() as fake:
         missing = await create(fake, files={"a.gguf": GONE})
-        single = await ask(fake, "/api/create", {"model": "x", "stream": False, "files": {"a.gguf": GONE}})
-        text = await ask(fake, "/api/create", {"model": "x", "files": {"a.gguf": fake.blobs.add(b"text")}})
-        for level, start in (("zzz", "unsupported quantization type ZZZ"), ("q8_0", "quantization is only")):
+        single = await ask(
+            fake, "/api/create", {"model": "x", "stream": False, "files": {"a.gguf": GONE}}
+        )
+        text = await ask(
+            fake, "/api/create", {"model": "x", "files": {"a.gguf": fake.blobs.add(b"text")}}
+        )
+        for level, start in (
+            ("zzz", "unsupported quantization type ZZZ"),
+            ("q8_0", "quantization is only"),
+        ):
             got = await ask(fake, "/api/create", {"model": "x", "from": "qwen3", "quantize": level})
             assert got.json()["error"].startswith(start)
     assert missing[0] == {"status": "parsing GGUF"}

@@ -21,7 +21,9 @@ def digest_of(data: bytes) -> str:
 
 def head(digest: str, length: int | None, extra: str = "") -> bytes:
     framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    return f"POST /api/blobs/{digest} HTTP/1.1\r\nHost: h.local\r\n{framing}\r\n{extra}\r\n".encode()
+    return (
+        f"POST /api/blobs/{digest} HTTP/1.1\r\nHost: h.local\r\n{framing}\r\n{extra}\r\n".encode()
+    )
 
 
 def large_digest() -> str:
