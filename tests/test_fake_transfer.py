@@ -317,6 +317,33 @@ async def test_create_fails_in_the_stream():
     assert text.json() == {"error": "supplied file was not in GGUF format"}
 
 
+async def test_create_takes_drafts_and_info():
+    """A draft model is a layer more; info sets what the details tell; one license is a string."""
+    async with FakeOllama() as fake:
+        draft = fake.blobs.add(b"GGUF draft")
+        info = {"quantization_level": "Q8_0", "parameter_size": "1B", "context_length": 99}
+        await create(
+            fake, **{"from": "qwen3"}, draft_files={"d.gguf": draft}, info=info, license="MIT",
+            draft_quantize="q8_0", remote_host="",
+        )  # fmt: skip
+        mine = fake.models.get("mine")
+        assert [layer.kind for layer in mine.layers] == ["model", "draft", "license", "config"]
+        again = {"model": "x", "from": "mine", "quantize": "f16"}
+        same = await ask(fake, "/api/create", again)
+    assert same.status_code == 500
+    assert same.json()["error"].startswith("quantization is only supported")
+    assert mine.details()["quantization_level"] == "Q8_0"
+    assert mine.details()["parameter_size"] == "1B"
+    assert mine.spec.context_length == 99
+    assert mine.spec.license == ("MIT",)
+
+
+def test_names_in_a_registry_must_be_names():
+    """A mistake in a test is an error of its own."""
+    with pytest.raises(ValueError, match="invalid model name"):
+        Registry(["a b"])
+
+
 async def test_create_a_stub():
     """remote_host makes a model that only names another one."""
     async with FakeOllama() as fake:

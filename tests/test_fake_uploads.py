@@ -193,3 +193,30 @@ async def test_uploads_and_requests_may_be_pipelined():
         reply, _ = await exchange(fake, get + upload + last)
     found = [line.split()[1] for line in reply.splitlines() if b"HTTP/1.1 " in line]
     assert found == [b"200", b"201", b"200"]
+
+
+async def test_a_defect_while_headers_are_read_is_raised_on_leaving(monkeypatch):
+    """Nothing of the fake itself is taken for a broken request and swallowed."""
+
+    class Failure(Exception):
+        pass
+
+    def broken(*_args):
+        raise Failure
+
+    with pytest.raises(Failure):
+        async with FakeOllama() as fake:
+            monkeypatch.setattr("ollama_sc.testing._manage.begin_blob", broken)
+            await exchange(fake, head(digest_of(DATA), len(DATA)) + DATA)
+
+
+async def test_blobs_are_a_mapping():
+    """The layers of models are blobs, too; any spelling of a digest finds one."""
+    async with FakeOllama(models=["tiny"]) as fake:
+        digest = fake.blobs.add(DATA)
+        layers = [layer.digest for layer in fake.models.get("tiny").layers]
+        assert list(fake.blobs) == [*layers, digest]
+        assert len(fake.blobs) == 3
+        assert digest.replace(":", "-").upper().replace("SHA", "sha") in fake.blobs
+        fake.blobs.discard(digest)
+        assert digest not in fake.blobs

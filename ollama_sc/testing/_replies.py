@@ -85,7 +85,8 @@ class Reply:
             ends with the connection.
         trailing: Bytes after the end of the HTTP message.
         early: Answer as soon as the request's headers have come, read nothing more of its body,
-            and close the connection after the reply.
+            and close the connection after the reply. As nothing is read, a client that leaves is
+            only noticed by sending to it.
 
     """
 
