@@ -6,7 +6,7 @@ import signal
 
 import anyio
 
-from ollama_sc.testing import FakeOllama
+from ollama_sc.testing import FakeOllama, Registry
 from ollama_sc.testing._store import DEFAULT_MODELS
 
 
@@ -23,6 +23,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--parallel", type=int, help="requests that are answered at once")
     parser.add_argument("--max-queue", type=int, help="requests that may wait")
     parser.add_argument("--dimensions", type=int, default=768, help="length of embeddings")
+    parser.add_argument("--version", default="0.33.0", help="the server's version")
+    parser.add_argument("--pull-rate", type=float, help="bytes a second of a download")
     parser.add_argument("--backend", choices=("trio", "asyncio"), default=_default_backend())
     return parser.parse_args()
 
@@ -43,6 +45,8 @@ async def _serve(arguments: argparse.Namespace) -> None:
             parallel=arguments.parallel,
             max_queue=arguments.max_queue,
             dimensions=arguments.dimensions,
+            version=arguments.version,
+            registry=Registry(rate=arguments.pull_rate),
         ) as fake:
             print(fake.url, flush=True)  # noqa: T201 - the interface of this program
             async for _ in signals:

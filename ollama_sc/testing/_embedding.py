@@ -1,54 +1,124 @@
-"""`POST /api/embed`."""
+"""`POST /api/embed`, the older `POST /api/embeddings` and `POST /v1/embeddings`."""
 
+import base64
+import struct
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import anyio.lowlevel
 
-from ollama_sc.testing import _fields, _model
+from ollama_sc.testing import _fields, _gojson, _lookup, _model, _version
 from ollama_sc.testing._fields import ApiError, Fields
 from ollama_sc.testing._replies import Message, json_message
-from ollama_sc.testing._store import ModelStore, parse_name
+from ollama_sc.testing._state import State
 
-_CONTEXT = 2048  # tokens, where the request has no num_ctx
+_CONTEXT = 2048  # tokens, where neither the request nor the model has a num_ctx
 _AT_ONCE = 16  # texts between two checkpoints
 _LOAD_NS = 626_705
+_RAW_LENGTH = 8.0  # of the vectors of the older endpoint, which are not normalised
+_MISSING = 'model "{name}" not found, try pulling it first'
+_TOO_LONG = "the input length exceeds the context length"
 
 
-async def embed(body: bytes, store: ModelStore, dimensions: int) -> Message:
+@dataclass(frozen=True, slots=True)
+class _Embedded:
+    """The vectors of some texts, and how many tokens these had."""
+
+    vectors: list[list[float]]
+    tokens: int
+
+
+async def embed(request: object, body: bytes, state: State) -> Message:
     """Answer a request for embeddings."""
     start = time.perf_counter_ns()
     fields = Fields.of_body(body, "EmbedRequest")
-    spelling = fields.string("model")
     truncate = fields.boolean("truncate") is not False
     wanted = fields.integer("dimensions")
-    _fields.keep_alive(fields)
+    keep_alive = _fields.keep_alive(fields)
     texts = _texts(fields.value("input"))
-    _find(spelling, store)
-    context = _fields.options(fields).get("num_ctx") or _CONTEXT
+    options = _fields.options(fields)
+    found = _find(fields, state, ApiError(404, "model '' not found"))
+    context = _load(request, found, state, options, keep_alive)
     if not texts:
-        return json_message({"model": spelling, "embeddings": []})
+        return json_message({"model": found.shown, "embeddings": []})
     if not truncate and any(_model.words(text) > context for text in texts):
-        raise ApiError(400, "the input length exceeds the context length")
-    keep = wanted if 0 < wanted < dimensions else dimensions
-    vectors: list[list[float]] = []
-    tokens = 0
-    for index, text in enumerate(texts):
-        if index % _AT_ONCE == _AT_ONCE - 1:
-            await anyio.lowlevel.checkpoint()
-        words = text.split()
-        tokens += min(len(words), context)
-        shown = " ".join(words[:context]) if len(words) > context else text
-        vectors.append(_model.embedding(shown, dimensions, keep))
+        raise ApiError(400, _TOO_LONG)
+    embedded = await _embed(texts, state, wanted, context)
     reply: dict[str, Any] = {
-        "model": spelling,
-        "embeddings": vectors,
+        "model": found.shown,
+        "embeddings": embedded.vectors,
         "total_duration": time.perf_counter_ns() - start + _LOAD_NS,
         "load_duration": _LOAD_NS,
     }
-    if tokens:
-        reply["prompt_eval_count"] = tokens
+    if embedded.tokens:
+        reply["prompt_eval_count"] = embedded.tokens
     return json_message(reply)
+
+
+async def legacy(request: object, body: bytes, state: State) -> Message:
+    """Answer a request for one embedding in the older form, which is not normalised."""
+    fields = Fields.of_body(body, "EmbeddingRequest")
+    prompt = fields.string("prompt")
+    keep_alive = _fields.keep_alive(fields)
+    options = _fields.options(fields)
+    found = _find(fields, state, ApiError(400, "model is required"))
+    context = _load(request, found, state, options, keep_alive)
+    if not prompt:
+        return json_message({"embedding": []})
+    if _model.words(prompt) > context:
+        raise ApiError(500, _TOO_LONG)
+    embedded = await _embed([prompt], state, 0, context)
+    numbers = [number * _RAW_LENGTH for number in embedded.vectors[0]]
+    form = f"<{len(numbers)}f"
+    return json_message({"embedding": list(struct.unpack(form, struct.pack(form, *numbers)))})
+
+
+async def compatible(request: object, body: bytes, state: State) -> Message:
+    """Answer a request for embeddings in OpenAI's form, errors too."""
+    try:
+        return await _compatible(request, body, state)
+    except ApiError as exc:
+        kinds = {400: "invalid_request_error", 404: "not_found_error"}
+        kind = kinds.get(exc.status, "api_error")
+        error = {"message": exc.text, "type": kind, "param": None, "code": None}
+        return _line({"error": error}, exc.status)
+
+
+async def _compatible(request: object, body: bytes, state: State) -> Message:
+    fields = Fields.of_body(body, "EmbedRequest")
+    encoding = fields.string("encoding_format")
+    if encoding.lower() not in ("", "float", "base64"):
+        text = f"Invalid value for 'encoding_format' = {encoding}."
+        raise ApiError(400, f"{text} Supported values: ['float', 'base64'].")
+    wanted = fields.integer("dimensions")
+    value = fields.value("input")
+    if value is None or value == []:
+        raise ApiError(400, "invalid input")
+    texts = [value] if isinstance(value, str) else _texts(value)
+    found = _find(fields, state, ApiError(404, "model '' not found"))
+    context = _load(request, found, state, {}, None)
+    embedded = await _embed(texts, state, wanted, context)
+    as_text = encoding.lower() == "base64" and state.version.has(_version.BASE64)
+    data = [
+        {
+            "object": "embedding",
+            "embedding": _base64(vector) if as_text else vector,
+            "index": index,
+        }
+        for index, vector in enumerate(embedded.vectors)
+    ]
+    usage = {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens}
+    return _line({"object": "list", "data": data, "model": found.shown, "usage": usage}, 200)
+
+
+def _line(value: object, status: int) -> Message:
+    return Message(status, "application/json", (_gojson.encode(value) + b"\n",))
+
+
+def _base64(vector: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 def _texts(value: object) -> list[str]:
@@ -62,11 +132,45 @@ def _texts(value: object) -> list[str]:
     return cast("list[str]", items)
 
 
-def _find(spelling: str, store: ModelStore) -> None:
-    if not spelling:
-        raise ApiError(404, "model '' not found")
-    name = parse_name(spelling)
-    if name is None:
-        raise ApiError(400, "invalid model name")
-    if store.find(name) is None:
-        raise ApiError(404, f'model "{spelling}" not found, try pulling it first')
+def _find(fields: Fields, state: State, empty: ApiError) -> _lookup.Found:
+    spelling = fields.string("model")
+    found = _lookup.find(spelling, state, missing=_MISSING, empty=empty)
+    if found.via == "stub":
+        raise ApiError(404, _MISSING.format(name=spelling))
+    state.cloud.check(found.via, "remote model is unavailable", "/api/embed")
+    return found
+
+
+def _load(
+    request: object,
+    found: _lookup.Found,
+    state: State,
+    options: Mapping[str, Any],
+    keep_alive: float | None,
+) -> int:
+    """Load the model; returns how many tokens it takes."""
+    own = found.model.spec.parameters.get("num_ctx")
+    context = int(options.get("num_ctx") or own or _CONTEXT)
+    if found.via == "local":
+        generative = not found.model.can("embedding")
+        if generative and not state.version.has(_version.NEWER_ENGINE):
+            raise ApiError(501, "this model does not support embeddings")
+        state.loaded.use(request, found.model, keep_alive, context)
+    return context
+
+
+async def _embed(texts: list[str], state: State, wanted: int, context: int) -> _Embedded:
+    if not all(texts) and not state.version.has(_version.NEWER_ENGINE):
+        raise ApiError(500, "Failed to create new sequence: no input provided")
+    dimensions = state.store.dimensions
+    keep = wanted if 0 < wanted < dimensions else dimensions
+    vectors: list[list[float]] = []
+    tokens = 0
+    for index, text in enumerate(texts):
+        if index % _AT_ONCE == _AT_ONCE - 1:
+            await anyio.lowlevel.checkpoint()
+        words = text.split()
+        tokens += min(len(words), context)
+        shown = " ".join(words[:context]) if len(words) > context else text
+        vectors.append(_model.embedding(shown, dimensions, keep))
+    return _Embedded(vectors, tokens)

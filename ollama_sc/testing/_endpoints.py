@@ -1,58 +1,107 @@
 """What the server answers by itself: the routes and the rules that all of them share."""
 
-import ipaddress
-import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
-from ollama_sc.testing import _embedding, _generation
+from ollama_sc.testing import (
+    _access,
+    _account,
+    _create,
+    _embedding,
+    _generation,
+    _manage,
+    _show,
+    _transfer,
+    _version,
+)
 from ollama_sc.testing._fields import ApiError
-from ollama_sc.testing._generation import Limits
-from ollama_sc.testing._replies import Generated, Message, error_message, json_message
+from ollama_sc.testing._replies import (
+    JSON,
+    NDJSON,
+    Generated,
+    Message,
+    api_error_message,
+    json_message,
+)
 from ollama_sc.testing._request import RecordedRequest
-from ollama_sc.testing._store import ModelStore
+from ollama_sc.testing._state import State
 
 _Handler = Callable[[RecordedRequest, Generated], Awaitable[Message]]
-_LOCAL_NAMES = (".localhost", ".local", ".internal")
+_Quick = Callable[[RecordedRequest, State], Message]
+_Routes = dict[str, dict[str, _Handler]]
+
+BLOBS = "/api/blobs/"
 
 # Paths that need a model, to which `parallel` applies.
-MODEL_PATHS = frozenset({"/api/chat", "/api/generate", "/api/embed"})
+MODEL_PATHS = frozenset(
+    {"/api/chat", "/api/generate", "/api/embed", "/api/embeddings", "/v1/embeddings"}
+)
 
 
 class Ollama:
     """The behaviour of the server, without sockets.
 
     Args:
-        store: The models.
-        limits: Length and speed of answers.
-        dimensions: The length of embeddings.
-        version: What `/api/version` says.
-        loopback: Whether the server is bound to a loopback address, and so checks `Host`.
+        state: All that it has.
+
+    Attributes:
+        loopback: Whether it is bound to a loopback address, and so checks `Host`.
 
     """
 
-    def __init__(
-        self, store: ModelStore, limits: Limits, *, dimensions: int, version: str, loopback: bool
-    ) -> None:
-        self.store = store
-        self.limits = limits
-        self._dimensions = dimensions
-        self._version = version
-        self._loopback = loopback
-        # Methods in the order in which they stand in an Allow header.
-        self._routes: dict[str, dict[str, _Handler]] = {
-            "/": {"HEAD": self._root, "GET": self._root},
-            "/api/version": {"HEAD": self._get_version, "GET": self._get_version},
-            "/api/tags": {"HEAD": self._tags, "GET": self._tags},
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.loopback = True
+        self._routes = self._make_routes()
+        self._blob_route = {"HEAD": self._head_blob, "POST": self._post_blob}
+
+    def _make_routes(self) -> _Routes:
+        """The routes of this version; methods in their order in an Allow header."""
+        quick = self._quick
+        routes: _Routes = {
+            "/": _get(self._root),
+            "/api/version": _get(self._get_version),
+            "/api/tags": _get(quick(lambda _, state: _manage.tags(state))),
+            "/api/ps": {"GET": quick(lambda _, state: _manage.ps(state))},
+            "/api/show": {"POST": quick(lambda r, state: _show.show(r.body, state))},
+            "/api/copy": {"POST": quick(lambda r, state: _manage.copy(r.body, state))},
+            "/api/delete": {"DELETE": quick(lambda r, state: _manage.delete(r.body, state))},
             "/api/chat": {"POST": self._chat},
             "/api/generate": {"POST": self._generate},
             "/api/embed": {"POST": self._embed},
+            "/api/embeddings": {"POST": self._embeddings},
+            "/v1/embeddings": {"POST": self._compatible},
+            "/api/pull": {"POST": self._pull},
+            "/api/push": {"POST": self._push},
+            "/api/create": {"POST": self._create},
+            "/api/web_search": {"POST": quick(_account.hosted_search)},
+            "/api/web_fetch": {"POST": quick(_account.hosted_fetch)},
         }
+        for path, since, method, handler in _NEWER:
+            if self.state.version.has(since):
+                routes[path] = {method: quick(handler)}
+        return routes
+
+    def _quick(self, handler: _Quick) -> _Handler:
+        """A handler that needs no waiting."""
+
+        async def handle(request: RecordedRequest, script: Generated) -> Message:
+            del script
+            return handler(request, self.state)
+
+        return handle
 
     async def message(self, request: RecordedRequest, script: Generated) -> Message:
         """The answer to a request; the script says what the model shall say."""
-        if self._loopback and not _host_allowed(request.headers.get("host", "")):
-            return Message(403, None, (b"",))
-        route = self._routes.get(request.path)
+        state = self.state
+        refused = _access.refusal(request, state.origins, loopback=self.loopback)
+        if refused is not None:
+            return refused
+        message = await self._routed(request, script)
+        message.headers = {**_access.granted(request), **message.headers}
+        return message
+
+    async def _routed(self, request: RecordedRequest, script: Generated) -> Message:
+        route = self._route(request.path)
         if route is None:
             return self._no_route(request)
         handler = route.get(request.method)
@@ -62,13 +111,27 @@ class Ollama:
         try:
             return await handler(request, script)
         except ApiError as exc:
-            return error_message(exc.status, exc.text)
+            return api_error_message(
+                exc.status, exc.body, exc.headers, NDJSON if exc.ndjson else JSON
+            )
+
+    def _route(self, path: str) -> Mapping[str, _Handler] | None:
+        rest = path.removeprefix(BLOBS)
+        if rest != path and rest and "/" not in rest:
+            return self._blob_route
+        return self._routes.get(path)
 
     def _no_route(self, request: RecordedRequest) -> Message:
         shorter = request.path.removesuffix("/")
-        if shorter != request.path and request.method in self._routes.get(shorter, {}):
+        route = self._route(shorter) if shorter != request.path else None
+        if route is not None and request.method in route:
             return _redirect(request, shorter)
         return Message(404, "text/plain", (b"404 page not found",))
+
+    def begin(self, request: RecordedRequest) -> bool:
+        """Prepare for the body of an upload; False where the answer does not need it."""
+        request.upload = _manage.begin_blob(_manage.digest_in(request.path), self.state)
+        return request.upload is not None
 
     async def _root(self, request: RecordedRequest, script: Generated) -> Message:
         del request, script
@@ -76,26 +139,68 @@ class Ollama:
 
     async def _get_version(self, request: RecordedRequest, script: Generated) -> Message:
         del request, script
-        return json_message({"version": self._version})
-
-    async def _tags(self, request: RecordedRequest, script: Generated) -> Message:
-        del request, script
-        return json_message({"models": [m.tags_entry() for m in self.store.newest_first()]})
+        return json_message({"version": self.state.version.text})
 
     async def _chat(self, request: RecordedRequest, script: Generated) -> Message:
-        return self._say(request, script, chat=True)
+        return await self._say(request, script, chat=True)
 
     async def _generate(self, request: RecordedRequest, script: Generated) -> Message:
-        return self._say(request, script, chat=False)
+        return await self._say(request, script, chat=False)
 
-    def _say(self, request: RecordedRequest, script: Generated, *, chat: bool) -> Message:
-        return _generation.answer(
-            request.body, chat=chat, store=self.store, limits=self.limits, script=script
-        )
+    async def _say(self, request: RecordedRequest, script: Generated, *, chat: bool) -> Message:
+        return _generation.answer(request, request.body, chat=chat, state=self.state, script=script)
 
     async def _embed(self, request: RecordedRequest, script: Generated) -> Message:
         del script
-        return await _embedding.embed(request.body, self.store, self._dimensions)
+        return await _embedding.embed(request, request.body, self.state)
+
+    async def _embeddings(self, request: RecordedRequest, script: Generated) -> Message:
+        del script
+        return await _embedding.legacy(request, request.body, self.state)
+
+    async def _compatible(self, request: RecordedRequest, script: Generated) -> Message:
+        del script
+        return await _embedding.compatible(request, request.body, self.state)
+
+    async def _pull(self, request: RecordedRequest, script: Generated) -> Message:
+        del script
+        return await _transfer.pull(request.body, self.state)
+
+    async def _push(self, request: RecordedRequest, script: Generated) -> Message:
+        del script
+        return await _transfer.push(request.body, self.state)
+
+    async def _create(self, request: RecordedRequest, script: Generated) -> Message:
+        del script
+        return await _create.create(request.body, self.state)
+
+    async def _head_blob(self, request: RecordedRequest, script: Generated) -> Message:
+        del script
+        return _manage.head_blob(_manage.digest_in(request.path), self.state)
+
+    async def _post_blob(self, request: RecordedRequest, script: Generated) -> Message:
+        del script
+        digest = _manage.digest_in(request.path)
+        return _manage.post_blob(digest, request.upload, self.state)
+
+
+_NEWER: tuple[tuple[str, _version.Since, str, _Quick], ...] = (
+    ("/api/status", _version.STATUS, "GET", lambda _, state: _account.status(state)),
+    ("/api/me", _version.REMOTE, "POST", lambda _, state: _account.me(state)),
+    ("/api/signout", _version.SIGNOUT, "POST", lambda _, state: _account.sign_out(state)),
+    ("/api/experimental/web_search", _version.WEB, "POST", _account.relayed_search),
+    ("/api/experimental/web_fetch", _version.WEB, "POST", _account.relayed_fetch),
+    (
+        "/api/experimental/model-recommendations",
+        _version.RECOMMENDATIONS,
+        "GET",
+        lambda _, __: _account.recommendations(),
+    ),
+)
+
+
+def _get(handler: _Handler) -> dict[str, _Handler]:
+    return {"HEAD": handler, "GET": handler}
 
 
 def _redirect(request: RecordedRequest, path: str) -> Message:
@@ -104,18 +209,3 @@ def _redirect(request: RecordedRequest, path: str) -> Message:
         return Message(307, None, (b"",), {"Location": target})
     page = f'<a href="{target}">Moved Permanently</a>.\n\n'.encode("latin-1")
     return Message(301, "text/html; charset=utf-8", (page,), {"Location": target})
-
-
-def _host_allowed(header: str) -> bool:
-    """Whether a server that listens on loopback only answers to this `Host`."""
-    if header.startswith("["):
-        host = header[1:].partition("]")[0]
-    else:
-        host = header.rpartition(":")[0] if header.count(":") == 1 else header
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        host = host.lower()
-        names = ("", "localhost", socket.gethostname().lower())
-        return host in names or host.endswith(_LOCAL_NAMES)
-    return address.is_loopback or address.is_private or address.is_unspecified

@@ -3,7 +3,7 @@
 import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
@@ -13,13 +13,18 @@ import anyio.abc
 import anyio.lowlevel
 from anyio.streams.tls import TLSStream
 
+from ollama_sc.testing._blobs import KEPT, Blobs
+from ollama_sc.testing._cloud import Cloud
 from ollama_sc.testing._connection import Connection
-from ollama_sc.testing._endpoints import MODEL_PATHS, Ollama
-from ollama_sc.testing._generation import Limits
+from ollama_sc.testing._endpoints import BLOBS, MODEL_PATHS, Ollama
+from ollama_sc.testing._loaded import FIVE_MINUTES, LoadedModel, LoadedModels
+from ollama_sc.testing._registry import DEFAULT_PULLABLE, FakePull, Registry
 from ollama_sc.testing._replies import Generated, Message, Reply, message_of
-from ollama_sc.testing._request import RecordedRequest
+from ollama_sc.testing._request import RecordedRequest, Recording
+from ollama_sc.testing._state import Limits, State
 from ollama_sc.testing._store import DEFAULT_MODELS, FakeModel, ModelStore
 from ollama_sc.testing._stream import RawStream
+from ollama_sc.testing._version import Version
 
 _DEFAULT = Reply()
 
@@ -38,12 +43,30 @@ class FakeOllama:
         token_rate: Tokens a second. None: as fast as the socket takes them.
         tokens: Length of an answer where `options.num_predict` says nothing.
         dimensions: Length of embeddings.
-        version: What `/api/version` answers.
+        version: What `/api/version` answers; what that version did not have or did otherwise is
+            missing and otherwise here.
         ssl_context: Serves https.
         reuse: False closes each connection after one reply.
         parallel: How many chat, generate and embed requests are answered at once; others wait
             silently, in order. None: any number.
         max_queue: How many may wait; beyond it 503. None: any number.
+        registry: What can be pulled: names, `FakeModel` and `FakePull` objects, or a `Registry`,
+            which can also be slow and fail.
+        keep_alive: Seconds that a model stays loaded where its request does not say.
+        signed_in: Whether the server has an account; signing out ends that.
+        keys: The keys that are right where the fake stands in for ollama.com, at
+            `/api/web_search` and `/api/web_fetch`. None: any.
+        origins: Values of `Origin` that are let in beside local ones; `*` is all.
+
+    Attributes:
+        requests: Each request so far, as a `RecordedRequest`.
+        connections: How many connections there have been.
+        open_connections: How many are open.
+        in_flight: How many requests are being answered.
+        peak_in_flight: The highest number of them at once.
+        models: The models; may be changed.
+        registry: The `Registry`; may be changed.
+        cloud: The account and the cloud behind the server; may be changed.
 
     """
 
@@ -61,6 +84,11 @@ class FakeOllama:
         reuse: bool = True,
         parallel: int | None = None,
         max_queue: int | None = None,
+        registry: Registry | Iterable[str | FakeModel | FakePull] = DEFAULT_PULLABLE,
+        keep_alive: float = FIVE_MINUTES,
+        signed_in: bool = True,
+        keys: Iterable[str] | None = None,
+        origins: Iterable[str] = (),
     ) -> None:
         self.host = host
         self.port = port
@@ -70,10 +98,21 @@ class FakeOllama:
         self.open_connections = 0
         self.in_flight = 0
         self.peak_in_flight = 0
-        self._limits = Limits(tokens, token_rate)
-        self._store = ModelStore(models, dimensions)
-        self._dimensions = dimensions
-        self._version = version
+        self.models = ModelStore(models, dimensions)
+        self.registry = registry if isinstance(registry, Registry) else Registry(registry)
+        self.cloud = Cloud(signed_in=signed_in)
+        self._ollama = Ollama(
+            State(
+                version=Version(version),
+                store=self.models,
+                loaded=LoadedModels(keep_alive),
+                registry=self.registry,
+                cloud=self.cloud,
+                limits=Limits(tokens, token_rate),
+                keys=None if keys is None else frozenset(keys),
+                origins=tuple(origins),
+            )
+        )
         self._ssl_context = ssl_context
         self._slots = anyio.Semaphore(parallel) if parallel is not None else None
         self._max_queue = max_queue
@@ -96,6 +135,16 @@ class FakeOllama:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}://{host}:{self.port}"
 
+    @property
+    def blobs(self) -> Blobs:
+        """The blobs by digest: what was uploaded, and the layers of the models."""
+        return self.models.blobs
+
+    @property
+    def loaded(self) -> list[LoadedModel]:
+        """What is loaded now, the model that stays longest first; only inside of `async with`."""
+        return self._ollama.state.loaded.now()
+
     def script(self, path: str, *replies: Reply) -> None:
         """Queue replies for a path: one for each request, in order; then it is as before."""
         self._scripts.setdefault(path, deque()).extend(replies)
@@ -108,7 +157,11 @@ class FakeOllama:
             self._always[path] = reply
 
     async def wait_for_requests(self, count: int) -> None:
-        """Wait until so many requests in total have been received, with their bodies."""
+        """Wait until so many requests in total have been received.
+
+        With their bodies, but for those that are recorded at their headers: uploads of blobs, and
+        what is answered by an `early` reply.
+        """
         await self._wait_until(lambda: len(self.requests) >= count)
 
     async def wait_all_closed(self) -> None:
@@ -130,14 +183,8 @@ class FakeOllama:
     async def __aenter__(self) -> Self:
         self._listener = await _listen(self.host, self.port)
         self.port = self._listener.getsockname()[1]
-        self._ollama = Ollama(
-            self._store,
-            self._limits,
-            dimensions=self._dimensions,
-            version=self._version,
-            loopback=self._listener.getsockname()[0].startswith("127.")
-            or self._listener.getsockname()[0] == "::1",
-        )
+        address = self._listener.getsockname()[0]
+        self._ollama.loopback = address.startswith("127.") or address == "::1"
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._group.start_soon(self._accept)
@@ -209,21 +256,40 @@ class FakeOllama:
     # -----------------------------------------------------------------------------------------
     # What connections ask for
 
+    def started(self, request: Recording) -> tuple[Reply, bool] | None:
+        """Record a request at its headers: uploads, and what is answered that early."""
+        upload = request.method == "POST" and request.path.startswith(BLOBS)
+        if not upload and not self._choose(request.path, take=False).early:
+            return None
+        reply = self.received(request)
+        request.body_limit = KEPT
+        if not upload or reply.content != "default":
+            return reply, True
+        return reply, self._ollama.begin(request)
+
     def received(self, request: RecordedRequest) -> Reply:
         """Record a request and choose its reply. For the connections."""
         self.requests.append(request)
         self.in_flight += 1
         self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
         self._notify()
-        queue = self._scripts.get(request.path)
+        return self._choose(request.path, take=True)
+
+    def _choose(self, path: str, *, take: bool) -> Reply:
+        queue = self._scripts.get(path)
         if queue:
-            return queue.popleft()
-        return self._always.get(request.path, _DEFAULT)
+            return queue.popleft() if take else queue[0]
+        return self._always.get(path, _DEFAULT)
+
+    def completed(self, request: RecordedRequest) -> None:
+        """Tell of a body that has come. For the connections."""
+        del request
+        self._notify()
 
     def ended(self, request: RecordedRequest) -> None:
         """Count a request out. For the connections."""
-        del request
         self.in_flight -= 1
+        self._ollama.state.loaded.release(request)
 
     def crashed(self, error: Exception) -> None:
         """Keep a failure of the fake itself until it is left. For the connections."""

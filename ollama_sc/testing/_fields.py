@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-from ollama_sc.testing import _gojson
+from ollama_sc.testing import _gojson, _version
+from ollama_sc.testing._version import Version
 
 _INTEGERS = (
     "num_ctx",
@@ -37,17 +38,38 @@ _OPTION_TYPES = {
     "stop": "array",
 }
 _LEVELS = ("high", "medium", "low", "max")
-_LEVELS_TEXT = '"high", "medium", "low", "max", true, or false'
 
 
 class ApiError(Exception):
-    """Ends a request with an error object."""
+    """Ends a request with an error object.
 
-    def __init__(self, status: int, text: str, *, in_stream: bool = False) -> None:
+    Args:
+        status: The HTTP status.
+        text: The text of `error`.
+        in_stream: It is the first item of a stream, where one was asked for.
+        body: The whole object, where it has more than `error`.
+        headers: Further headers.
+        ndjson: It is labelled as a stream, as what a stub relays.
+
+    """
+
+    def __init__(
+        self,
+        status: int,
+        text: str,
+        *,
+        in_stream: bool = False,
+        body: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        ndjson: bool = False,
+    ) -> None:
         super().__init__(text)
         self.status = status
         self.text = text
-        self.in_stream = in_stream  # it is the first item of a stream, where one was asked for
+        self.in_stream = in_stream
+        self.body = {"error": text} if body is None else body
+        self.headers = headers or {}
+        self.ndjson = ndjson
 
 
 class Fields:
@@ -162,17 +184,18 @@ def _fits(value: object, kind: str) -> bool:
     return kind == "array" and isinstance(value, list)
 
 
-def think(fields: Fields) -> bool | str | None:
+def think(fields: Fields, version: Version) -> bool | str | None:
     """The checked `think`; None where absent."""
     value = fields.value("think")
     if value is None or isinstance(value, bool):
         return value
+    levels = _LEVELS if version.has(_version.THINK_MAX) else _LEVELS[:3]
+    choice = ", ".join(f'"{level}"' for level in levels) + ", true, or false"
     if not isinstance(value, str):
-        raise ApiError(400, f"think must be a boolean or string ({_LEVELS_TEXT})")
-    if value not in _LEVELS:
+        raise ApiError(400, f"think must be a boolean or string ({choice})")
+    if value not in levels:
         quoted = json.dumps(value, ensure_ascii=False)
-        text = f"invalid think value: {quoted} (must be {_LEVELS_TEXT})"
-        raise ApiError(400, text)
+        raise ApiError(400, f"invalid think value: {quoted} (must be {choice})")
     return value
 
 

@@ -38,6 +38,15 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"invalid character '{text[0]}' looking for beginning of value")
 
 
+_VALUE = "looking for beginning of value"
+# How Go says where Python's decoder stopped.
+_PLACES = (
+    ("Expecting property name", "looking for beginning of object key string"),
+    ("Expecting ':'", "after object key"),
+    ("Expecting ','", "after object key:value pair"),
+    ("Invalid control character", "in string literal"),
+    ("Invalid \\escape", "in string escape code"),
+)
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
@@ -55,7 +64,8 @@ def decode_first(body: bytes) -> Any:
         if exc.pos >= len(text):
             raise ValueError("unexpected EOF") from exc
         character = text[exc.pos]
-        raise ValueError(f"invalid character '{character}' looking for {exc.msg}") from exc
+        place = next((go for begin, go in _PLACES if exc.msg.startswith(begin)), _VALUE)
+        raise ValueError(f"invalid character '{character}' {place}") from exc
     except RecursionError as exc:
         raise ValueError("exceeded max depth") from exc
 
@@ -70,6 +80,16 @@ def timestamp(ns: int | None = None) -> str:
     second, fraction = divmod(time.time_ns() if ns is None else ns, 1_000_000_000)
     digits = f"{fraction:09d}".rstrip("0")
     return f"{_to_second(second)}.{digits}Z" if digits else f"{_to_second(second)}Z"
+
+
+def local_timestamp(ns: int) -> str:
+    """A time in RFC 3339 in the server's time zone, `Z` where that is UTC."""
+    second, fraction = divmod(ns, 1_000_000_000)
+    local = datetime.fromtimestamp(second).astimezone()
+    digits = f"{fraction:09d}".rstrip("0")
+    offset = local.strftime("%z")
+    zone = "Z" if offset == "+0000" else f"{offset[:3]}:{offset[3:]}"
+    return f"{local:%Y-%m-%dT%H:%M:%S}{'.' + digits if digits else ''}{zone}"
 
 
 def http_date() -> str:

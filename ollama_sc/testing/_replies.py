@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from ollama_sc.testing import _gojson
 
@@ -84,6 +84,9 @@ class Reply:
         chunked: True or False forces chunked encoding on or off; a stream that is not chunked
             ends with the connection.
         trailing: Bytes after the end of the HTTP message.
+        early: Answer as soon as the request's headers have come, read nothing more of its body,
+            and close the connection after the reply. As nothing is read, a client that leaves is
+            only noticed by sending to it.
 
     """
 
@@ -104,6 +107,7 @@ class Reply:
     keep_alive: bool | None = None
     chunked: bool | None = None
     trailing: bytes = b""
+    early: bool = False
 
     def but(self, **faults: Any) -> "Reply":
         """The same reply with other fields, such as `but(cut_at=100)`."""
@@ -240,6 +244,18 @@ def _divide(text: str | Iterable[str] | None) -> tuple[str, ...] | None:
 # What an endpoint hands to the server
 
 
+class Source(Protocol):
+    """Parts of a stream that become known with time."""
+
+    async def next(self) -> bytes | None:
+        """The next part; None at the end."""
+        ...
+
+    async def aclose(self) -> None:
+        """Nobody wants more of it; does not wait."""
+        ...
+
+
 @dataclass(slots=True)
 class Message:
     """A response before framing.
@@ -251,6 +267,7 @@ class Message:
         rate: Parts a second.
         delay: Seconds before the headers.
         raw: The parts are the whole response, headers included.
+        source: What follows the parts of a stream; who has the message closes it.
 
     """
 
@@ -263,6 +280,7 @@ class Message:
     rate: float | None = None
     delay: float = 0.0
     raw: bool = False
+    source: Source | None = None
 
 
 def json_message(value: object, status: int = 200) -> Message:
@@ -270,9 +288,11 @@ def json_message(value: object, status: int = 200) -> Message:
     return Message(status, JSON, (_gojson.encode(value),))
 
 
-def error_message(status: int, text: str) -> Message:
+def api_error_message(
+    status: int, body: Mapping[str, object], headers: Mapping[str, str], content_type: str
+) -> Message:
     """A message with an error object."""
-    return json_message({"error": text}, status)
+    return Message(status, content_type, (_gojson.encode(body),), headers)
 
 
 def _endless() -> Iterator[bytes]:

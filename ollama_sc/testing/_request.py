@@ -5,6 +5,7 @@ from typing import Any
 import anyio
 
 from ollama_sc.testing import _gojson
+from ollama_sc.testing._blobs import Upload
 
 
 class RecordedRequest:
@@ -17,7 +18,9 @@ class RecordedRequest:
         path: The path without the query.
         query: What stood behind the `?`, or "".
         headers: The headers by lower-case name; repeated ones joined by ", ".
-        body: The whole body, chunked encoding removed.
+        body: The whole body, chunked encoding removed. Of an upload of a blob no more than its
+            first MiB.
+        body_size: How many bytes of the body have come so far.
         connection: The number of its connection, counted from 1 in order of acceptance.
         received_at: When its last byte had come.
         headers_sent_at: When the last byte of the reply's headers had been handed to the system.
@@ -45,6 +48,8 @@ class RecordedRequest:
         self.connection = connection
         self.http_version = http_version
         self.body = b""
+        self.body_size: int = 0
+        self.upload: Upload | None = None
         self.keep_alive = True
         self.received_at: float | None = None
         self.headers_sent_at: float | None = None
@@ -52,6 +57,7 @@ class RecordedRequest:
         self.closed_at: float | None = None
         self.disconnected = False
         self.parts_sent = 0
+        self._parts = bytearray()
         self._headers_sent = anyio.Event()
         self._finished = anyio.Event()
         self._closed = anyio.Event()
@@ -90,6 +96,29 @@ class RecordedRequest:
 
 class Recording(RecordedRequest):
     """The same with what the server writes into it."""
+
+    body_limit: int | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take some more of the body."""
+        self.body_size += len(data)
+        if self.upload is not None:
+            self.upload.feed(data)
+        room = None if self.body_limit is None else max(0, self.body_limit - len(self._parts))
+        self._parts += data[:room]
+
+    def complete(self) -> None:
+        """The body has come."""
+        self.body = bytes(self._parts)
+        self._parts = bytearray()
+        self.received_at = anyio.current_time()
+
+    @property
+    def content_length(self) -> int | None:
+        """What the header announces; None for a chunked body."""
+        if "transfer-encoding" in self.headers:
+            return None
+        return int(self.headers.get("content-length", "0"))
 
     def mark_headers_sent(self) -> None:
         """The last byte of the headers has been handed to the system."""

@@ -96,7 +96,10 @@ class _Response:
         fields = [*sorted(headers.items())]
         if "Date" not in headers:
             fields.append(("Date", _gojson.http_date()))
-        if not self._chunked and not message.stream and "Content-Length" not in headers:
+        # To a HEAD Go announces only what a handler has written.
+        silent = self._no_body and message.content_type is None
+        framed = self._chunked or message.stream or silent
+        if not framed and "Content-Length" not in headers:
             fields.append(("Content-Length", str(len(self._body()))))
         if not self.keep_alive:
             fields.append(("Connection", "close"))
@@ -111,17 +114,30 @@ class _Response:
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def pieces(self) -> Iterator[tuple[bytes, bool]]:
-        """What follows the head."""
+        """What follows the head and is known already."""
         message = self._message
         if not self._no_body:
             for part in message.parts:
-                data = b"%x\r\n%b\r\n" % (len(part), part) if self._chunked and part else part
-                yield data, message.stream
-            if self._chunked:
-                # A send of its own, as in Go, where it follows when the handler has returned.
-                yield b"0\r\n\r\n", False
+                yield self._framed(part), message.stream
+
+    async def later(self) -> bytes | None:
+        """The next line of those that become known with time; None at their end."""
+        source = self._message.source
+        if source is None or self._no_body:
+            return None
+        part = await source.next()
+        return None if part is None else self._framed(part)
+
+    def end(self) -> Iterator[tuple[bytes, bool]]:
+        """What follows the last line."""
+        if self._chunked and not self._no_body:
+            # A send of its own, as in Go, where it follows when the handler has returned.
+            yield b"0\r\n\r\n", False
         if self._trailing:
             yield self._trailing, False
+
+    def _framed(self, part: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(part), part) if self._chunked and part else part
 
 
 class _Sender:
@@ -137,6 +153,9 @@ class _Sender:
         self._head_length = 0
         self._waiting = bytearray()
         self._waiting_lines = 0
+        self._lines = 0
+        self._rate: float | None = None
+        self._start: float | None = None
         ends: list[tuple[int, Literal["cut", "reset", "stall"]]] = []
         if reply.cut_at is not None:
             ends.append((reply.cut_at, "cut"))
@@ -165,24 +184,31 @@ class _Sender:
         self._waiting += response.head
         if self._line_end is not None and self._line_end[0] == 0:
             await self._flush()
-        start: float | None = None
-        lines = 0
+        self._rate = response.rate
         for data, is_line in response.pieces():
-            if is_line:
-                self._break_after(lines)
-                if response.rate:
-                    if start is None:
-                        start = anyio.current_time()
-                    await self._pace(start + lines / response.rate)
-                lines += 1
-            self._waiting += data
-            self._waiting_lines += is_line
-            if self._line_end is not None and is_line and lines >= self._line_end[0]:
-                await self._flush()
-                self._break_after(lines)
-            if not self._joins or len(self._waiting) >= _AT_ONCE:
-                await self._flush()
+            await self._add(data, is_line=is_line)
+        while (line := await response.later()) is not None:
+            await self._add(line, is_line=True)
+        for data, is_line in response.end():
+            await self._add(data, is_line=is_line)
         await self._flush()
+
+    async def _add(self, data: bytes, *, is_line: bool) -> None:
+        """Send a piece when its time comes, with what waits before it."""
+        if is_line:
+            self._break_after(self._lines)
+            if self._rate:
+                if self._start is None:
+                    self._start = anyio.current_time()
+                await self._pace(self._start + self._lines / self._rate)
+            self._lines += 1
+        self._waiting += data
+        self._waiting_lines += is_line
+        if self._line_end is not None and is_line and self._lines >= self._line_end[0]:
+            await self._flush()
+            self._break_after(self._lines)
+        if not self._joins or len(self._waiting) >= _AT_ONCE:
+            await self._flush()
 
     def _break_after(self, lines: int) -> None:
         if self._line_end is not None and lines >= self._line_end[0]:

@@ -1,16 +1,16 @@
-"""The models that the fake has: their names, capabilities and details."""
+"""The models that the fake has: what they are, their layers, and how they come and go."""
 
 import hashlib
+import json
 import re
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-_HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
-_NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
+from ollama_sc.testing import _gojson
+from ollama_sc.testing._blobs import Blob, Blobs, digest_of
+from ollama_sc.testing._names import Name, parse_name
 
 _COMPLETION = ("completion",)
 _TOOLS = ("completion", "tools")
@@ -36,53 +36,6 @@ DEFAULT_MODELS = ("llama3.2", "gemma3:270m", "qwen3", "nomic-embed-text", "all-m
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
-    """A model name with its defaults filled in."""
-
-    host: str
-    namespace: str
-    model: str
-    tag: str
-
-    @property
-    def key(self) -> str:
-        """Equal for names that mean the same model."""
-        return self.full.lower()
-
-    @property
-    def full(self) -> str:
-        """All four parts, as the errors about tools and suffix spell it."""
-        return f"{self.host}/{self.namespace}/{self.model}:{self.tag}"
-
-    @property
-    def display(self) -> str:
-        """The name without default host and namespace, always with its tag."""
-        short = f"{self.model}:{self.tag}"
-        if self.host != "registry.ollama.ai":
-            return f"{self.host}/{self.namespace}/{short}"
-        return short if self.namespace == "library" else f"{self.namespace}/{short}"
-
-
-def parse_name(text: str) -> Name | None:
-    """The parts of `[host/][namespace/]model[:tag]`; None where it is no valid name."""
-    rest, colon, tag = text.rpartition(":")
-    if not colon or "/" in tag:
-        rest, tag = text, "latest"
-    parts = rest.split("/")
-    if len(parts) > 3:
-        return None
-    defaults = ["registry.ollama.ai", "library"]
-    host, namespace, model = [*defaults[: 3 - len(parts)], *parts]
-    valid = (
-        _HOST.fullmatch(host)
-        and _NAMESPACE.fullmatch(namespace)
-        and _PART.fullmatch(model)
-        and _PART.fullmatch(tag)
-    )
-    return Name(host, namespace, model, tag) if valid else None
-
-
-@dataclass(frozen=True, slots=True)
 class FakeModel:
     """A model of the fake.
 
@@ -90,7 +43,19 @@ class FakeModel:
         name: As a user spells it; without a tag it is `latest`.
         capabilities: None: what the real model of that name can do, as far as known; others
             have `completion` and `tools`.
+        size: In bytes.
         context_length: The length it was trained for, in tokens.
+        families: None: the family alone. An empty list is the `null` of a stub.
+        weights: The digest (`sha256:` and 64 hex digits) of its largest layer. Empty: made up.
+        template: Its prompt template.
+        system: Its system message.
+        license: The texts of its licenses.
+        parameters: Its own options, such as `{"num_ctx": 2048, "stop": ["<end>"]}`.
+        messages: Messages (`role`, `content`) that stand before each conversation.
+        remote_model: Makes it a stub: the name of the model in the cloud.
+        remote_host: Where that is, such as `https://ollama.com:443`.
+        model_info: What `show` tells beside what follows from the other fields.
+        tensors: What `show` tells (`name`, `type`, `shape` each). None: two made-up ones.
 
     """
 
@@ -101,79 +66,222 @@ class FakeModel:
     quantization_level: str = "Q4_K_M"
     size: int = 815_319_791
     context_length: int = 8192
+    families: tuple[str, ...] | None = None
+    parent_model: str = ""
+    format: str = "gguf"
+    weights: str = ""
+    template: str = ""
+    system: str = ""
+    license: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    messages: tuple[Mapping[str, Any], ...] = ()
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+    remote_model: str = ""
+    remote_host: str = ""
+    model_info: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    projector_info: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    tensors: tuple[Mapping[str, Any], ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of a model: a blob, and what it is."""
+
+    digest: str
+    size: int
+    kind: str = "model"
+
+
+def text_layers(model: FakeModel) -> list[Layer]:
+    """The layers of what a model says about itself, in the order in which they are written."""
+    texts = [("template", model.template), ("system", model.system)]
+    texts += [("license", text) for text in model.license]
+    if model.parameters:
+        ordered = dict(sorted(model.parameters.items()))
+        texts.append(("params", json.dumps(ordered, separators=(",", ":")) + "\n"))
+    if model.messages:
+        texts.append(("messages", _gojson.encode(list(model.messages)).decode() + "\n"))
+    found: list[Layer] = []
+    for kind, text in texts:
+        if text:
+            data = text.encode("utf-8", "replace")
+            found.append(Layer(digest_of(data), len(data), kind))
+    return found
+
+
+def config_layer(layers: Sequence[Layer]) -> Layer:
+    """The layer that ends a manifest."""
+    digest = digest_of("".join(layer.digest for layer in layers).encode() + b"config")
+    return Layer(digest, 485, "config")
+
+
+def layers_of(model: FakeModel, name: Name) -> tuple[Layer, ...]:
+    """The layers of a model that was not made by create: weights of its own, texts, config."""
+    texts = text_layers(model)
+    weights: list[Layer] = []
+    if not model.remote_model:
+        rest = sum(layer.size for layer in texts) + 485
+        digest = model.weights or digest_of(name.key.encode())
+        weights.append(Layer(digest, max(1, model.size - rest)))
+    layers = [*weights, *texts]
+    return (*layers, config_layer(layers))
 
 
 class StoredModel:
-    """A model in the store."""
+    """A model in the store.
 
-    def __init__(self, model: FakeModel, name: Name, modified_ns: int, dimensions: int) -> None:
+    Attributes:
+        name: Its name, with all parts.
+        spec: What it is.
+        layers: Its layers, the config last.
+        digest: Of its manifest, 64 hex digits.
+        modified_ns: When it was written, in nanoseconds since 1970.
+
+    """
+
+    def __init__(
+        self, spec: FakeModel, name: Name, layers: tuple[Layer, ...], modified_ns: int
+    ) -> None:
         self.name = name
-        self.capabilities = model.capabilities or _capabilities(name.model)
+        self.spec = spec
+        self.layers = layers
+        self.capabilities = (
+            _capabilities(name.model) if spec.capabilities is None else spec.capabilities
+        )
         self.modified_ns = modified_ns
-        self.digest = hashlib.sha256(name.key.encode()).hexdigest()
-        self._model = model
-        self._dimensions = dimensions
+        joined = "".join(layer.digest for layer in layers)
+        self.digest = hashlib.sha256(joined.encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"<StoredModel {self.name.display} {self.digest[:12]}>"
 
     def can(self, capability: str) -> bool:
         """Whether the model has a capability."""
         return capability in self.capabilities
 
     @property
-    def context_length(self) -> int:
-        """The length that the model was trained for, in tokens."""
-        return self._model.context_length
+    def family(self) -> str:
+        """The family: as given, or the letters that the name begins with."""
+        letters = re.findall(r"[a-z]+", self.name.model.lower())
+        return self.spec.family or (letters or ["llama"])[0]
+
+    @property
+    def context(self) -> int:
+        """How many tokens fit where a request does not say."""
+        own = self.spec.parameters.get("num_ctx")
+        return min(int(own or 4096), self.spec.context_length)
+
+    def copied(self, name: Name) -> "StoredModel":
+        """The same under another name, written now."""
+        spec = replace(
+            self.spec, name=name.display, capabilities=self.capabilities, family=self.family
+        )
+        return StoredModel(spec, name, self.layers, time.time_ns())
 
     def details(self) -> dict[str, Any]:
         """The `details` object without the two fields that only tags has."""
-        model = self._model
-        family = model.family or (re.findall(r"[a-z]+", self.name.model.lower()) or ["llama"])[0]
+        spec = self.spec
+        families = [self.family] if spec.families is None else list(spec.families) or None
         return {
-            "parent_model": "",
-            "format": "gguf",
-            "family": family,
-            "families": [family],
-            "parameter_size": model.parameter_size,
-            "quantization_level": model.quantization_level,
+            "parent_model": spec.parent_model,
+            "format": spec.format,
+            "family": self.family,
+            "families": families,
+            "parameter_size": spec.parameter_size,
+            "quantization_level": spec.quantization_level,
         }
 
-    def tags_entry(self) -> dict[str, Any]:
-        """The model's object in `/api/tags`."""
-        details = self.details()
-        details["context_length"] = self._model.context_length
-        details["embedding_length"] = self._dimensions
-        return {
-            "name": self.name.display,
-            "model": self.name.display,
-            "modified_at": _local_time(self.modified_ns),
-            "size": self._model.size,
-            "digest": self.digest,
-            "details": details,
-            "capabilities": list(self.capabilities),
-        }
+    def remote(self) -> dict[str, str]:
+        """The two fields of a stub; empty for others."""
+        if not self.spec.remote_model:
+            return {}
+        return {"remote_model": self.spec.remote_model, "remote_host": self.spec.remote_host}
 
 
 class ModelStore:
-    """The models, found by any spelling of their names."""
+    """The models, found by any spelling of their names, and their blobs.
+
+    `name in models` and iteration (newest first) work; `get`, `add` and `remove` change it under
+    the feet of a running server.
+    """
 
     def __init__(self, models: Iterable[str | FakeModel], dimensions: int) -> None:
+        self.dimensions = dimensions
+        self.blobs = Blobs()
         self._models: dict[str, StoredModel] = {}
         now = time.time_ns()
         for index, item in enumerate(models):
-            model = FakeModel(item) if isinstance(item, str) else item
-            name = parse_name(model.name)
-            if name is None:
-                raise ValueError(f"invalid model name: {model.name!r}")
             # A second apart: the list is ordered by time, the first model comes first.
-            modified = now - index * 1_000_000_000
-            self._models[name.key] = StoredModel(model, name, modified, dimensions)
+            self.add(item, modified_ns=now - index * 1_000_000_000)
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name) is not None
+
+    def __iter__(self) -> Iterator[StoredModel]:
+        return iter(self.newest_first())
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def get(self, name: str) -> StoredModel | None:
+        """The model of a name as a user spells it; None where there is none."""
+        parsed = parse_name(name)
+        return None if parsed is None else self.find(parsed)
+
+    def add(self, model: str | FakeModel, *, modified_ns: int | None = None) -> StoredModel:
+        """Put a model in, with its layers; it replaces one of the same name."""
+        spec = FakeModel(model) if isinstance(model, str) else model
+        name = required_name(spec.name)
+        modified = time.time_ns() if modified_ns is None else modified_ns
+        stored = StoredModel(spec, name, layers_of(spec, name), modified)
+        self.put(stored)
+        return stored
+
+    def remove(self, name: str) -> bool:
+        """Take a model out, with the layers that no other has; False where there is none."""
+        found = self.get(name)
+        if found is not None:
+            self.delete(found)
+        return found is not None
 
     def find(self, name: Name) -> StoredModel | None:
         """The model of a name, upper and lower case alike."""
         return self._models.get(name.key)
 
+    def put(self, model: StoredModel) -> bool:
+        """Write a model and its layers; True where layers of an older version went away."""
+        old = self._models.get(model.name.key)
+        self._models[model.name.key] = model
+        for layer in model.layers:
+            if layer.digest not in self.blobs:
+                self.blobs.put(layer.digest, Blob(layer.size))
+        return old is not None and self._prune(old)
+
+    def delete(self, model: StoredModel) -> None:
+        """Remove a model, and its layers that no other has."""
+        del self._models[model.name.key]
+        self._prune(model)
+
     def newest_first(self) -> list[StoredModel]:
         """All models."""
         return sorted(self._models.values(), key=lambda model: -model.modified_ns)
+
+    def _prune(self, old: StoredModel) -> bool:
+        used = {layer.digest for model in self._models.values() for layer in model.layers}
+        unused = [layer.digest for layer in old.layers if layer.digest not in used]
+        for digest in unused:
+            self.blobs.discard(digest)
+        return bool(unused)
+
+
+def required_name(text: str) -> Name:
+    """The name that a user of the fake gave. Raises ValueError where it is none."""
+    name = parse_name(text)
+    if name is None:
+        raise ValueError(f"invalid model name: {text!r}")
+    return name
 
 
 def _capabilities(name: str) -> tuple[str, ...]:
@@ -181,12 +289,3 @@ def _capabilities(name: str) -> tuple[str, ...]:
         if name.lower().startswith(beginning):
             return capabilities
     return _TOOLS
-
-
-def _local_time(ns: int) -> str:
-    second, fraction = divmod(ns, 1_000_000_000)
-    local = datetime.fromtimestamp(second).astimezone()
-    digits = f"{fraction:09d}".rstrip("0")
-    offset = local.strftime("%z")
-    zone = "Z" if offset == "+0000" else f"{offset[:3]}:{offset[3:]}"
-    return f"{local:%Y-%m-%dT%H:%M:%S}{'.' + digits if digits else ''}{zone}"

@@ -1,0 +1,35 @@
+"""Image generation, which servers from 0.14.3 to 0.32.5 had in `POST /api/generate`."""
+
+import base64
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ollama_sc.testing import _gojson, _version
+from ollama_sc.testing._fields import ApiError, Fields
+from ollama_sc.testing._replies import JSON, NDJSON, Message
+from ollama_sc.testing._state import State
+
+_STEPS = 4
+_LARGEST = 4096
+_IMAGE = base64.b64encode(b"\x89PNG\r\n\x1a\nsynthetic").decode()
+
+
+def answer(head: Mapping[str, Any], fields: Fields, state: State) -> Message:
+    """Answer a request to a model that makes images."""
+    if not state.version.has(_version.IMAGES) or state.version.has(_version.NO_IMAGES):
+        raise ApiError(400, "image generation models are not currently supported")
+    for name in ("width", "height"):
+        if fields.integer(name) > _LARGEST:
+            raise ApiError(400, f"{name} must be at most {_LARGEST}")
+    lines = _lines(head, fields.integer("steps") or _STEPS)
+    if fields.boolean("stream") is not False:
+        return Message(200, NDJSON, lines, stream=True, rate=state.limits.token_rate)
+    return Message(200, JSON, (list(lines)[-1].rstrip(b"\n"),))
+
+
+def _lines(head: Mapping[str, Any], steps: int) -> Iterator[bytes]:
+    for step in range(1, steps + 1):
+        part = {**head, "created_at": _gojson.timestamp(), "response": "", "done": False}
+        yield _gojson.encode(part | {"completed": step, "total": steps}) + b"\n"
+    last = {**head, "created_at": _gojson.timestamp(), "response": "", "done": True}
+    yield _gojson.encode(last | {"done_reason": "stop", "image": _IMAGE}) + b"\n"

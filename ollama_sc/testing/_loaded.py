@@ -1,0 +1,112 @@
+"""The models in memory: who uses them, and when they go; on `anyio.current_time()`'s clock."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from ollama_sc.testing import _gojson
+from ollama_sc.testing._store import StoredModel
+
+FIVE_MINUTES = 300.0
+_FOREVER_NS = (1 << 63) - 1  # Go's longest duration, 292 years
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """A model in memory.
+
+    Attributes:
+        model: The model as it was when it was loaded.
+        keep_alive: Seconds that it stays after its last request; infinite: for ever.
+        context_length: In tokens.
+        expires_at: On `anyio.current_time()`'s clock; infinite: never. Later while it is in use.
+        users: How many requests it is answering.
+
+    """
+
+    model: StoredModel
+    keep_alive: float
+    context_length: int
+    expires_at: float
+    users: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its name as `/api/ps` shows it."""
+        return self.model.name.display
+
+    def entry(self) -> dict[str, Any]:
+        """The model's object in `/api/ps`."""
+        if math.isinf(self.expires_at):
+            left_ns = _FOREVER_NS
+        else:
+            left_ns = int((self.expires_at - anyio.current_time()) * 1e9)
+        return {
+            "name": self.name,
+            "model": self.name,
+            "size": self.model.spec.size,
+            "digest": self.model.digest,
+            "details": self.model.details(),
+            "expires_at": _gojson.local_timestamp(time.time_ns() + left_ns),
+            "size_vram": 0,
+            "context_length": self.context_length,
+        }
+
+
+class LoadedModels:
+    """What is in memory.
+
+    Args:
+        keep_alive: Seconds for a model whose request does not say.
+
+    """
+
+    def __init__(self, keep_alive: float = FIVE_MINUTES) -> None:
+        self._keep_alive = keep_alive
+        self._loaded: dict[str, LoadedModel] = {}
+        self._in_use: dict[object, LoadedModel] = {}
+
+    def now(self) -> list[LoadedModel]:
+        """What is loaded now, the one that stays longest first."""
+        self._sweep()
+        return sorted(self._loaded.values(), key=lambda loaded: -loaded.expires_at)
+
+    def use(
+        self, request: object, model: StoredModel, keep_alive: float | None, context: int
+    ) -> None:
+        """Load a model where it is not, and hold it until `release` of the same request."""
+        self._sweep()
+        loaded = self._loaded.get(model.name.key)
+        if loaded is None:
+            first = self._keep_alive if keep_alive is None else keep_alive
+            loaded = LoadedModel(model, first, context, 0.0)
+            self._loaded[model.name.key] = loaded
+        elif keep_alive is not None:
+            loaded.keep_alive = keep_alive
+        loaded.context_length = context
+        loaded.expires_at = anyio.current_time() + loaded.keep_alive
+        loaded.users += 1
+        self._in_use[request] = loaded
+
+    def unload(self, model: StoredModel) -> None:
+        """Let a model go: now, or when its requests are done."""
+        loaded = self._loaded.get(model.name.key)
+        if loaded is not None:
+            loaded.keep_alive = 0.0
+            loaded.expires_at = anyio.current_time()
+
+    def release(self, request: object) -> None:
+        """A request is over: the time of its model begins."""
+        loaded = self._in_use.pop(request, None)
+        if loaded is not None:
+            loaded.users -= 1
+            loaded.expires_at = anyio.current_time() + loaded.keep_alive
+
+    def _sweep(self) -> None:
+        now = anyio.current_time()
+        for key, loaded in list(self._loaded.items()):
+            if not loaded.users and loaded.expires_at <= now:
+                del self._loaded[key]
