@@ -135,7 +135,9 @@ class Server(Calls):
 
     @_request.accepts(BodyFields)
     async def web_fetch(self, url: str, **fields: Unpack[BodyFields]) -> WebFetchResponse:
-        """Read a page of the web: ``web_fetch``, in the same way as `web_search`.
+        """Read a page of the web, in the same way as `web_search`.
+
+        ``POST https://ollama.com/api/web_fetch``, or ``POST /api/experimental/web_fetch``.
 
         Args:
             url: the page's address.
