@@ -7,8 +7,8 @@ loop, with OLLAMA_HOST set to it. `anyio` marks tests that pytest runs on asynci
 import anyio
 import pytest
 
-from ollama_sc import AsyncClient, ServerBusyError
-from ollama_sc.testing import FakeOllama, Reply
+from ollama_sc import AsyncClient, IncompleteStreamError, ModelNotFoundError, ServerBusyError
+from ollama_sc.testing import FakeModel, FakeOllama, Reply
 
 MODEL = "llama3.2"
 
@@ -26,6 +26,27 @@ async def summarise(client: AsyncClient, text: str) -> str:
         else:
             return reply.response.strip()
     raise AssertionError
+
+
+async def prepare(client: AsyncClient, model: str) -> None:
+    """Load a model; pull it where the server does not have it."""
+    try:
+        await client.load(model)
+    except ModelNotFoundError:
+        await client.pull(model)
+        await client.load(model)
+
+
+async def title(client: AsyncClient, text: str) -> str:
+    """Let the model write a title; where the answer breaks off, what has come will do."""
+    stream = await client.generate(MODEL, f"A title for:\n{text}", stream=True)
+    async with stream:
+        try:
+            async for _ in stream:
+                pass
+        except IncompleteStreamError:
+            pass
+        return stream.result().response
 
 
 # -- its tests -----------------------------------------------------------------------------------
@@ -57,3 +78,20 @@ async def test_giving_up_ends_the_request(fake_ollama: FakeOllama) -> None:
             await summarise(client, "a long report")
         assert scope.cancelled_caught
         await fake_ollama.requests[0].wait_closed()
+
+
+async def test_a_missing_model_is_pulled(fake_ollama: FakeOllama) -> None:
+    """The fake has a store of models, and a registry to pull from."""
+    fake_ollama.registry.add(FakeModel("house-model", size=1000))
+    assert "house-model" not in fake_ollama.models
+    async with AsyncClient() as client:
+        await prepare(client, "house-model")
+        assert [model.name for model in fake_ollama.loaded] == ["house-model:latest"]
+    assert [request.path for request in fake_ollama.requests].count("/api/pull") == 1
+
+
+async def test_a_connection_that_breaks(fake_ollama: FakeOllama) -> None:
+    """Any reply can break at any byte or line: here after three parts."""
+    fake_ollama.script("/api/generate", Reply.chat_text("One two three four").but(reset_after=3))
+    async with AsyncClient() as client:
+        assert await title(client, "a long report") == "One two three"

@@ -177,14 +177,18 @@ def _plain(value: object, where: str, files: list[Path]) -> object:  # noqa: C90
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         items = cast("Sequence[object]", value)
         return [_plain(item, f"{where}[{n}]", files) for n, item in enumerate(items)]
-    dump = getattr(value, "model_dump", None)  # pydantic's, and so the official client's types
-    if callable(dump) and not isinstance(value, type):
-        return _plain(dump(exclude_none=True), where, files)
-    if isinstance(value, msgspec.Struct):
-        return _plain(msgspec.to_builtins(value), where, files)
+    dumped = msgspec.to_builtins(value) if isinstance(value, msgspec.Struct) else _dumped(value)
+    if dumped is not value:
+        return _plain(dumped, where, files)
     raise RequestError(
         f"{where[1:] or 'the body'} cannot be {type(value).__name__}, which has no form in JSON"
     )
+
+
+def _dumped(value: object) -> object:
+    """What pydantic's objects hold, and so the official client's; all others as they are."""
+    dump = getattr(value, "model_dump", None)
+    return value if dump is None or isinstance(value, type) else dump(exclude_none=True)
 
 
 def _key(key: object, where: str) -> object:
@@ -260,6 +264,7 @@ def _message(what: str, item: object) -> object:
         if item.images is None:
             return item
         return msgspec.structs.replace(item, images=_images(f"{what}: images", item.images))
+    item = _dumped(item)
     if not isinstance(item, Mapping):
         raise RequestError(
             f"{what} must be a Message, a mapping or a ChatResponse, not {type(item).__name__}"
@@ -313,11 +318,13 @@ def _image(what: str, item: object) -> object:
 def _tools(what: str, given: object) -> list[object]:
     found: list[object] = []
     for number, tool in enumerate(_list(what, given, "tools")):
-        if not isinstance(tool, Tool | Mapping) and not hasattr(tool, "model_dump"):
+        plain_tool = _dumped(tool)
+        if not isinstance(plain_tool, Tool | Mapping):
             raise RequestError(
-                f"{what}[{number}] must be a Tool or a mapping, not {type(tool).__name__}"
+                f"{what}[{number}] must be a Tool or a mapping with the function's JSON schema, "
+                f"not {type(tool).__name__}"
             )
-        found.append(cast("object", tool))
+        found.append(cast("object", plain_tool))
     return found
 
 
@@ -327,11 +334,10 @@ def _list(what: str, given: object, of: str) -> Sequence[object]:
     return cast("Sequence[object]", given)
 
 
-def _mapping(what: str, given: Any) -> Mapping[str, Any]:
+def _mapping(what: str, given: object) -> Mapping[str, Any]:
     if isinstance(given, Options):
         return given.to_dict()
-    if hasattr(given, "model_dump"):
-        return cast("Mapping[str, Any]", given.model_dump(exclude_none=True))
+    given = _dumped(given)
     if not isinstance(given, Mapping):
         raise RequestError(f"{what} must be a mapping, not {type(given).__name__}")
     return dict(cast("Mapping[str, Any]", given))

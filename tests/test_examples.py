@@ -23,7 +23,7 @@ import pytest
 from anyio.streams.text import TextReceiveStream
 
 from ollama_sc import AsyncClient
-from ollama_sc.testing import FakeOllama, Reply
+from ollama_sc.testing import FakeModel, FakeOllama, Reply
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SECONDS = 40
@@ -64,10 +64,13 @@ def environment(url: str) -> dict[str, str]:
     return {**kept, "OLLAMA_HOST": url}
 
 
-async def run(name: str, backend: str, fake: FakeOllama) -> list[str]:
+async def run(name: str, backend: str, fake: FakeOllama, *arguments: str) -> list[str]:
     """What an example prints; it ends well, and its server has no request of it any more."""
     done = await anyio.run_process(
-        command(name, backend), env=environment(fake.url), check=False, cwd=EXAMPLES
+        [*command(name, backend), *arguments],
+        env=environment(fake.url),
+        check=False,
+        cwd=EXAMPLES,
     )
     assert (done.returncode, done.stderr.decode()) == (0, "")
     await fake.wait_all_closed()
@@ -120,6 +123,182 @@ async def test_abort_all_ends_all(backend: str) -> None:
     assert lines[2] == "requests in flight: 0"
     assert lines[3] == "the client goes on: 'This is synthetic text from'"
     assert [request.disconnected for request in fake.requests] == [True] * 5 + [False]
+
+
+async def test_abort_one_leaves_the_other(backend: str) -> None:
+    """One of two streams is aborted while both run; the other one comes to its end."""
+    async with server(token_rate=30) as fake:
+        fake.script("/api/generate", Reply.chat_text(["on and on "] * 10_000))
+        kites, rivers = sorted(await run("abort_one.py", backend, fake))
+    assert kites == "kites: complete"
+    assert rivers.startswith("rivers: aborted (this tab was closed), ")
+    first, second = fake.requests
+    assert first.json["prompt"] == "Tell a long story about rivers."
+    assert first.disconnected
+    assert not second.disconnected
+
+
+async def test_custom_client_sends_its_headers(backend: str) -> None:
+    """The host that is given counts, and httpx's hook is called."""
+    async with server() as fake, FakeOllama() as given:
+        lines = await run("custom_client.py", backend, fake, given.url)
+        assert lines[0] == f"<AsyncClient {given.url}, open, 0 requests>"
+        assert not fake.requests
+        (request,) = given.requests
+        await run("custom_client.py", backend, fake)
+    assert lines[1] == "POST /api/chat: 200"
+    assert lines[2].startswith("This is synthetic text")
+    assert request.headers["x-team"] == "weather"
+    assert "authorization" not in request.headers
+    assert len(fake.requests) == 1
+
+
+async def test_generate_sends_system_and_options(backend: str) -> None:
+    """The options arrive as they are, and the second answer is streamed."""
+    async with server() as fake:
+        lines = await run("generate.py", backend, fake)
+    first, second = (request.json for request in fake.requests)
+    assert first["options"] == {"temperature": 0, "seed": 1, "num_predict": 60}
+    assert (first["system"], first["keep_alive"]) == ("Answer in one short sentence.", "10m")
+    assert (first["stream"], second["stream"]) == (False, True)
+    assert lines[1].endswith("tokens read, 60 written")
+    assert lines[0].startswith("This is synthetic text")
+    assert lines[2].startswith("This is synthetic text")
+
+
+async def test_embed_embeds_one_and_several(backend: str) -> None:
+    """A text alone, then a list of them in one request."""
+    async with server(dimensions=64) as fake:
+        lines = await run("embed.py", backend, fake)
+    one, several = (request.json["input"] for request in fake.requests)
+    assert (one, len(several)) == ("The sky is blue.", 3)
+    assert lines[:2] == ["one text: a vector of 64 numbers", "3 texts: 3 vectors"]
+    assert [line.partition(" and ")[0] for line in lines[2:]] == ["'The cat sleeps.'"] * 2
+
+
+async def test_models_lists_copies_and_deletes(backend: str) -> None:
+    """Each call about models is made, and the copy is gone in the end."""
+    async with server(models=["llama3.2", "qwen3"]) as fake:
+        lines = await run("models.py", backend, fake)
+        assert "ollama-sc-example" not in fake.models
+        assert not fake.loaded
+    assert lines[0] == "version: 0.33.0"
+    assert sorted(lines[1:3]) == ["list: llama3.2:latest, 0.8 GB", "list: qwen3:latest, 0.8 GB"]
+    assert lines[3:5] == [
+        "show: llama3.2 can do ['completion', 'tools']",
+        "copy: ollama-sc-example is there: True",
+    ]
+    assert lines[5].startswith("ps: ollama-sc-example:latest is loaded until 2")
+    assert lines[6:] == ["delete: ollama-sc-example is there: False"]
+    paths = [request.path.removeprefix("/api/") for request in fake.requests]
+    # has_model asks by show; load and unload are an empty generate.
+    made = "version tags show copy show generate ps generate delete show"
+    assert paths == made.split()
+
+
+async def test_create_makes_a_model_of_another(backend: str) -> None:
+    """The new model has the system text, answers, and is deleted."""
+    async with server() as fake:
+        lines = await run("create.py", backend, fake)
+        assert "ollama-sc-captain" not in fake.models
+    sent = fake.requests[0].json
+    assert (sent["model"], sent["from"]) == ("ollama-sc-captain", "llama3.2")
+    assert sent["system"].startswith("You are the captain")
+    assert sent["parameters"] == {"temperature": 0.5}
+    assert lines[-2] == "success"
+    assert lines[-1].startswith("the captain says: This is synthetic text")
+
+
+async def test_create_from_file_uploads_it_once(backend: str, tmp_path: Path) -> None:
+    """The file is sent and becomes a model; the second time the server has it already."""
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF" + bytes(2_000_000))
+    async with server() as fake:
+        lines = await run("create_from_file.py", backend, fake, str(file))
+        again = await run("create_from_file.py", backend, fake, str(file))
+        assert "ollama-sc-from-file" in fake.models
+        digest = fake.requests[2].json["files"]["model.gguf"]
+        assert fake.blobs[digest].size == 2_000_004
+    methods = [request.method for request in fake.requests]
+    assert methods == ["HEAD", "POST", "POST", "POST", "HEAD", "POST", "POST"]
+    assert fake.requests[1].body_size == 2_000_004
+    assert "sent 2000004 of 2000004 bytes" in lines
+    assert not any(line.startswith("sent") for line in again)
+    for output in (lines, again):
+        assert f"the server has {digest}" in output
+        assert output[-2] == "success"
+        assert "format='gguf'" in output[-1]
+
+
+async def test_pull_shows_progress(backend: str) -> None:
+    """Each step of the bar is a line of its own where there is no terminal."""
+    async with server() as fake:
+        fake.registry.add(FakeModel("house-model", size=80_000_000))
+        lines = await run("pull.py", backend, fake, "house-model")
+        assert "house-model" in fake.models
+    assert lines[:2] == ["pulling house-model", "pulling manifest"]
+    assert lines[2].endswith("[..............................]   0%")
+    assert any(line.endswith("[###############...............]  50%") for line in lines)
+    assert any(line.endswith("[##############################] 100%") for line in lines)
+    assert lines[-2:] == ["success", "house-model is there: 80 MB"]
+    assert fake.requests[0].json == {"model": "house-model", "stream": True}
+
+
+async def test_pull_missing_pulls_and_tries_again(backend: str) -> None:
+    """A 404 draws a pull, and the second try an answer."""
+    async with server(models=[]) as fake:
+        lines = await run("pull_missing.py", backend, fake)
+    assert lines[:2] == ["404: model 'gemma3' not found", "pulling gemma3: success"]
+    assert lines[2].startswith("This is synthetic text")
+    paths = [request.path for request in fake.requests]
+    assert paths == ["/api/chat", "/api/pull", "/api/chat"]
+
+
+async def test_push_reports_progress_or_the_refusal(backend: str) -> None:
+    """A model goes to the registry under one's own name; without a sign-in it is refused."""
+    async with server() as fake:
+        lines = await run("push.py", backend, fake, "me/llama3.2")
+        fake.cloud.signed_in = False
+        refused = await run("push.py", backend, fake, "me/llama3.2")
+    assert lines[0] == "retrieving manifest"
+    assert any(line.startswith("pushing ") and line.endswith(" bytes") for line in lines)
+    assert lines[-1] == "success"
+    assert refused == ["retrieving manifest", "refused: unauthorized: access denied"]
+    assert [request.json.get("model") for request in fake.requests[1::2]] == ["me/llama3.2"] * 2
+
+
+async def test_web_search_finds_and_reads(backend: str) -> None:
+    """Without a key the local server is asked; where nobody is signed in, it says where to."""
+    async with server() as fake:
+        lines = await run("web_search.py", backend, fake)
+        fake.cloud.signed_in = False
+        refused = await run("web_search.py", backend, fake)
+    assert [line.partition(" for ")[0] for line in lines[:3]] == [
+        "Result 1",
+        "Result 2",
+        "Result 3",
+    ]
+    assert lines[3].startswith("Page at https://example.com/")
+    assert refused[0].startswith("a key is missing, or a sign-in: https://ollama.com/connect?")
+    search, fetch = fake.requests[:2]
+    assert search.path == "/api/experimental/web_search"
+    assert search.json == {"query": "structured concurrency", "max_results": 3}
+    assert fetch.path == "/api/experimental/web_fetch"
+
+
+def test_examples_that_need_a_name_say_so() -> None:
+    """Without an argument they tell how they are called."""
+    for name in ("create_from_file.py", "push.py"):
+        done = subprocess.run(
+            [sys.executable, EXAMPLES / name],
+            env=environment("127.0.0.1:9"),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        assert done.returncode == 1
+        assert f"`python {name} " in done.stderr
 
 
 async def test_groups_end_alone(backend: str) -> None:
@@ -350,7 +529,7 @@ def test_testing_your_program_passes() -> None:
         timeout=SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert "6 passed" in done.stdout
+    assert "10 passed" in done.stdout
 
 
 def test_every_example_has_its_test() -> None:

@@ -30,6 +30,7 @@ from ollama_sc._calls import Call
 from ollama_sc.testing import FakeOllama, Reply
 
 pytestmark = pytest.mark.anyio
+asyncio_only = pytest.mark.parametrize("anyio_backend", ["asyncio"])
 LOCAL = "127.0.0.1"
 
 
@@ -447,10 +448,9 @@ async def test_cancellation_wins_over_an_abort(slow: FakeOllama) -> None:
         assert scope.cancelled_caught
 
 
+@asyncio_only
 async def test_a_native_cancel_of_a_caller_leaves_nothing(slow: FakeOllama) -> None:
     """asyncio's own Task.cancel, timeout and wait_for end the call as anyio's scopes do."""
-    if sniffio.current_async_library() != "asyncio":
-        pytest.skip("asyncio's own means")
     async with AsyncClient(slow.url) as client:
         for number, streamed in enumerate((False, True), 1):
             task = asyncio.create_task(chat(client, streamed))
@@ -470,12 +470,11 @@ async def test_a_native_cancel_of_a_caller_leaves_nothing(slow: FakeOllama) -> N
         assert (await client.version()).version
 
 
+@asyncio_only
 async def test_a_native_cancel_of_a_requests_task_ends_that_request_alone(
     slow: FakeOllama,
 ) -> None:
     """Whoever cancels our task with asyncio's means neither ends the client nor its siblings."""
-    if sniffio.current_async_library() != "asyncio":
-        pytest.skip("asyncio's own means")
     async with AsyncClient(slow.url) as client:
         sibling = await client.generate("llama3.2", "Hi", stream=True)
         stream = await client.chat("llama3.2", MESSAGES, stream=True)
@@ -490,13 +489,13 @@ async def test_a_native_cancel_of_a_requests_task_ends_that_request_alone(
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@asyncio_only
 async def test_a_native_cancel_before_the_first_step_still_gives_an_outcome(
-    fake: FakeOllama,
+    fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task that asyncio never runs leaves no caller waiting and no registry entry."""
-    if sniffio.current_async_library() != "asyncio":
-        pytest.skip("asyncio's own means")
     calls: list[Call[Any]] = []
+    monkeypatch.setattr("ollama_sc._client.CLEANUP_SECONDS", 0.1)
     async with AsyncClient(fake.url) as client:
         call = Call[str](client._calls, "a call", Timeouts())
         calls.append(call)
@@ -609,10 +608,9 @@ def _then(first: Any, second: Any) -> Any:
     return both
 
 
+@asyncio_only
 async def test_a_native_cancel_during_the_exit(slow: FakeOllama) -> None:
     """asyncio's own cancel during the exit: an exception wins, a normal body gives way."""
-    if sniffio.current_async_library() != "asyncio":
-        pytest.skip("asyncio's own means")
 
     streams = []
 

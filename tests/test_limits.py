@@ -103,7 +103,7 @@ async def test_the_idle_clock_stops_while_the_consumer_holds_the_reader(
     anyio_backend: Any,
 ) -> None:
     """A consumer that takes its time is no reason for a timeout."""
-    async with FakeOllama(tokens=20_000) as server, AsyncClient(server.url) as client:
+    async with FakeOllama(tokens=5000) as server, AsyncClient(server.url) as client:
         async with await client.chat(
             "llama3.2", MESSAGES, stream=True, timeout=Timeouts(idle=0.1)
         ) as stream:

@@ -1,8 +1,8 @@
 """What the README shows works: its programs and fragments run, its links lead somewhere.
 
 A block of Python that has `anyio.run(` is a program. Another one is a fragment: it runs in the
-middle of a program that has a client and a stream open. One with a comment `compiled only` before
-it is compiled.
+middle of a program that has a client and a stream open. One with a comment `a module of tests` before
+it is run by pytest; one with `compiled only` is compiled.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import ast
 import functools
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,20 @@ import pytest
 
 import ollama_sc
 from ollama_sc import AsyncClient
-from ollama_sc.testing import FakeOllama
+from ollama_sc.testing import FakeModel, FakeOllama
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = [
     pytest.param(
         found["code"],
-        found["only"] is not None,
+        found["kind"],
         id=f"line {README[: found.start()].count(chr(10)) + 1}",
     )
     for found in re.finditer(
-        r"(?P<only><!-- compiled only: [^\n]*-->\n)?```python\n(?P<code>.*?)```", README, re.DOTALL
+        r"(<!-- (?P<kind>compiled only|a module of tests)[^\n]*-->\n)?```python\n(?P<code>.*?)```",
+        README,
+        re.DOTALL,
     )
 ]
 
@@ -45,16 +49,25 @@ def test_it_has_blocks() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("code", "compiled_only"), BLOCKS)
+@pytest.mark.parametrize(("code", "kind"), BLOCKS)
 async def test_each_block_of_python_runs(
-    code: str, compiled_only: bool, anyio_backend: Any, monkeypatch: pytest.MonkeyPatch
+    code: str,
+    kind: str | None,
+    anyio_backend: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    """As it stands, on both backends."""
+    """As it stands, on both backends, where there are the files that it names."""
     program = compiled(code)
-    if compiled_only:
+    if kind is not None:
         return
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff no photo")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF no model")
+    monkeypatch.chdir(tmp_path)
+    sees = FakeModel("gemma3", ("completion", "vision"))
     with anyio.fail_after(30):
         async with FakeOllama(token_rate=100) as fake:
+            fake.models.add(sees)
             monkeypatch.setenv("OLLAMA_HOST", fake.url)
             if "anyio.run(" in code:
                 with monkeypatch.context() as patched:
@@ -84,6 +97,24 @@ async def run_fragment(program: Any) -> None:
             await result
 
 
+@pytest.mark.parametrize(
+    "code", [block.values[0] for block in BLOCKS if block.values[1] == "a module of tests"]
+)
+def test_each_module_of_tests_passes(code: Any, tmp_path: Path) -> None:
+    """Each test in it, on both backends."""
+    (tmp_path / "test_it.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=40,
+    )
+    assert done.returncode == 0, done.stdout
+    assert f"{2 * code.count('async def test_')} passed" in done.stdout
+
+
 def test_each_link_leads_somewhere() -> None:
     """Files and headings that it points to exist."""
     headings = {
@@ -102,6 +133,14 @@ def test_every_example_is_listed() -> None:
     """None is left out of the table."""
     for path in (ROOT / "examples").glob("*.py"):
         assert f"(examples/{path.name})" in README
+
+
+def test_every_call_is_in_the_table() -> None:
+    """None of the calls that reach the server is left out."""
+    table = README.partition("## All calls")[2].partition("## ")[0]
+    others = {"abort", "shutdown", "statistics", "group"}
+    calls = {name for name in dir(AsyncClient) if not name.startswith("_")} - others
+    assert calls == set(re.findall(r"`(\w+)\(", table.partition("\n\nWhat streams")[0]))
 
 
 def test_every_error_is_in_the_table() -> None:
