@@ -32,6 +32,12 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+def pytest_collection_finish() -> None:
+    """What is imported stays: collecting after each test need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def no_garbage_is_left() -> Any:
     """What a test leaves behind is collected in that test, so that its warnings fail it."""

@@ -474,11 +474,17 @@ async def test_random_cancels_for_ten_seconds(anyio_backend: Any) -> None:
                     with anyio.move_on_after(chance.random() * 0.1) as scope:
                         try:
                             async with client.group() as group:
+                                if chance.random() < 0.3:
+                                    tasks.start_soon(abort_later, group)
                                 await one(group)
                             outcomes["whole"] += 1
                         except AbortError:
                             outcomes["aborted"] += 1
                     outcomes["cancelled"] += scope.cancelled_caught
+
+            async def abort_later(group: Any) -> None:
+                await anyio.sleep(chance.random() * 0.02)
+                group.abort("chance")
 
             async def one(group: Any) -> None:
                 kind = chance.randrange(4)
@@ -492,8 +498,6 @@ async def test_random_cancels_for_ten_seconds(anyio_backend: Any) -> None:
                     async with await group.chat("llama3.2", MESSAGES, stream=True) as stream:
                         async for _ in stream:
                             if chance.random() < 0.02:
-                                group.abort("chance")
-                            if chance.random() < 0.02:
                                 break
 
             end = anyio.current_time() + 10
@@ -501,7 +505,7 @@ async def test_random_cancels_for_ten_seconds(anyio_backend: Any) -> None:
                 for _ in range(30):
                     tasks.start_soon(worker)
             print(outcomes)
-            assert min(outcomes.values()) > 10
+            assert all(outcomes.values())
             assert is_quiet(client)
             assert client._shared.slots.free == 10
             statistics = client.statistics()
