@@ -101,7 +101,7 @@ class AsyncClient(Requests):
     ) -> None:
         where = parse_host(os.environ.get("OLLAMA_HOST") if host is None else host)
         if api_key is None and where.is_ollama_com:
-            api_key = os.environ.get("OLLAMA_API_KEY") or None
+            api_key = os.environ.get("OLLAMA_API_KEY")
         for name, value in (
             ("max_in_flight", max_in_flight),
             ("max_line_bytes", max_line_bytes),
@@ -109,7 +109,7 @@ class AsyncClient(Requests):
         ):
             if value is not None and (type(value) is not int or value < 1):
                 raise RequestError(f"{name} must be a whole number above zero, not {value!r}")
-        mine = Http(where, api_key=api_key, headers=headers, options=httpx_options)
+        mine = Http(where, api_key=api_key or None, headers=headers, options=httpx_options)
         owner = TaskOwner()
         slots = Slots(max_in_flight)
         shared = Shared(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import hypothesis  # noqa: F401 - before the freeze below: its import asks who refers to what
 import pytest
 from anyio.abc import SocketStream, TaskStatus
 

@@ -298,7 +298,8 @@ async def test_an_upload_stops(
                 else:
                     scope.cancel()
         took = anyio.current_time() - started
-        assert took < 1, took
+        print(f"{phase} stopped {took * 1000:.1f} ms after the {by}")
+        assert took < 0.5, took  # 100 ms, and room for a busy machine
         if by == "abort":
             assert isinstance(ended.error, AbortError)
         assert opened[0].closed
@@ -411,6 +412,25 @@ async def test_the_environments_key_stays_at_home(
             assert "env-key" not in repr(client)
         assert seen[-1].headers["authorization"] == "Bearer env-key"
         assert seen[-1].url.scheme == "https"
+
+
+async def test_no_key_in_a_log(
+    fake: FakeOllama, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever httpx and this library log, at every level, no secret is in it."""
+    caplog.set_level(1)
+    monkeypatch.setenv("OLLAMA_API_KEY", "s3cret-env")
+    monkeypatch.setattr(client_module, "HOSTED", fake.url)
+    host = fake.url.replace("//", "//ann:s3cret-pw@")
+    async with AsyncClient(host, headers={"X-Key": "s3cret-header"}) as client:
+        await client.version()
+        with pytest.raises(ModelNotFoundError):
+            await client.chat("no-such-model", MESSAGES)
+        await client.web_search("x")
+    async with AsyncClient(fake.url, api_key="s3cret-key") as client:
+        await client.version()
+    assert "HTTP Request" in caplog.text
+    assert "s3cret" not in caplog.text
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
