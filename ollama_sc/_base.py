@@ -160,7 +160,7 @@ class Calls:
         """
         if isinstance(grace, bool) or not isinstance(grace, int | float) or not grace >= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise RequestError(f"grace must be zero or more seconds, not {grace!r}")
-        self._calls.refuse(f"the {self._calls.name} was shut down")
+        self._calls.refuse(f"the {self._calls.name} was shut down", draining=True)
         try:
             return await self._calls.drain(grace)
         finally:

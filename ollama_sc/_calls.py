@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from copy import copy
 from typing import Any, Generic, Literal, NamedTuple, get_args
 
@@ -32,6 +33,10 @@ LimitName = Literal["connect", "first_chunk", "idle", "total"]
 CLEANUP_SECONDS = 5.0
 
 
+# The operation that the running code belongs to: what it asks for is a part of it.
+_operation: ContextVar[Call[Any] | None] = ContextVar("_operation", default=None)
+
+
 class Call(Generic[T]):
     """One request, or one operation of several requests: a task in the client's group.
 
@@ -46,6 +51,7 @@ class Call(Generic[T]):
         self.phase: Phase | None = "waiting"  # None: an operation, which is no request itself
         self.ended = anyio.Event()
         self.finished = False  # its outcome is certain: nothing can abort it any more
+        self.part_of = _operation.get()
         self.group = group
         self._scope = anyio.CancelScope(shield=True)
         self.aborted = False
@@ -270,6 +276,7 @@ class CallGroup:
         self._owner = owner
         self._parent: CallGroup | None = None
         self._groups: set[CallGroup] = set()
+        self._draining = False
         self._closed = f"the {name} is not open: use `async with`"
 
     def open(self, parent: CallGroup | None = None) -> None:
@@ -292,7 +299,9 @@ class CallGroup:
         self, call: Call[T], work: Callable[[], Awaitable[T]], slots: Slots | None = None
     ) -> None:
         """Start the task of a call. It is registered before anything else can run."""
-        self.check_open(call.label)
+        part_of = call.part_of
+        if not (self._draining and part_of is not None and not part_of.ended.is_set()):
+            self.check_open(call.label)
         if current_token() != self.token:
             raise ClientClosedError(
                 f"the {self.name} was opened in another event loop", request=call.label
@@ -313,7 +322,12 @@ class CallGroup:
         """
         call = Call[T](self, label, timeouts)
         call.phase = None
-        self.start(call, work, slots=Slots(None))
+
+        async def inside() -> T:
+            _operation.set(call)
+            return await work()
+
+        self.start(call, inside, slots=Slots(None))
         return await call.outcome()
 
     @property
@@ -333,14 +347,15 @@ class CallGroup:
             yield from group.calls()
 
     def abort(self, reason: object) -> int:
-        """End every call here and below; how many that were."""
-        return sum(call.abort(reason) for call in tuple(self.calls()))
+        """End every call here and below; how many that were, the parts of one not counted."""
+        return sum(call.abort(reason) and call.part_of is None for call in tuple(self.calls()))
 
-    def refuse(self, why: str) -> None:
-        """Let no request in any more."""
+    def refuse(self, why: str, *, draining: bool = False) -> None:
+        """Let no request in any more; while draining, operations that live may still finish."""
         self._closed = why
+        self._draining = draining
         for group in self._groups:
-            group.refuse(why)
+            group.refuse(why, draining=draining)
 
     async def end(self, reason: object) -> int:
         """End every call here and below, and wait until they are gone; how many that were."""

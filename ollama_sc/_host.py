@@ -53,7 +53,7 @@ class Host(NamedTuple):
     @property
     def is_ollama_com(self) -> bool:
         """Whether this is the hosted service, over TLS, which an environment's key is for."""
-        return self.name == "ollama.com" and self.url.startswith("https:")
+        return f"{self.url}/".startswith("https://ollama.com:443/")
 
 
 def parse_host(value: str | None) -> Host:
@@ -142,10 +142,15 @@ def _ip6(text: str) -> str:
             raise ValueError
     except ValueError:
         raise _UnusableError(
-            f"not an IPv6 address: {text[:80]!r}; write it in brackets with its port behind them, "
-            f"as in [::1]:{DEFAULT_PORT}"
+            f"not an IPv6 address{_if_address(text)}; write it in brackets with its port behind "
+            f"them, as in [::1]:{DEFAULT_PORT}"
         ) from None
     return "::1" if address.is_unspecified else str(address)
+
+
+def _if_address(text: str) -> str:
+    """The text, where it is nothing but an attempt at an address: else it could be a password."""
+    return f": {text[:80]!r}" if re.fullmatch(r"[0-9A-Fa-f:.]*", text) else ""
 
 
 def _name(text: str) -> str:

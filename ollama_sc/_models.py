@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import anyio
 
 from . import _request
 from ._base import Calls
-from ._blobs import Pieces, Progress, check_digest, digest_of, open_source
+from ._blobs import (
+    Pieces,
+    Progress,
+    Source,
+    check_digest,
+    check_source,
+    digest_of,
+    open_source,
+)
 from ._errors import ConnectError, ModelNotFoundError, ResponseError
 from ._fields import BodyFields, CallFields, CreateFields, ShowFields, TransferFields
 from ._http import Request, Upload
@@ -62,7 +70,7 @@ class Models(Calls):
         """
         request = _request.build("/api/show", model, CallFields, fields)
         try:
-            await self._fetch(request, fields)
+            await self._ask(request, ShowResponse, fields)
         except ModelNotFoundError:
             return False
         return True
@@ -82,7 +90,8 @@ class Models(Calls):
             "destination": _request.name("destination", destination),
         }
         request = _request.plain("POST", "/api/copy", names, fields=fields)
-        await self._fetch(request._replace(label=f"{request.label}, model {source!r}"), fields)
+        label = f"{request.label}, model {source!r:.100}"
+        await self._ask(request._replace(label=label), NoneType, fields)
         return StatusResponse(_SUCCESS)
 
     @_request.accepts(BodyFields)
@@ -95,7 +104,7 @@ class Models(Calls):
             ModelNotFoundError: the server does not have it.
         """
         request = _request.build("/api/delete", model, BodyFields, fields, method="DELETE")
-        await self._fetch(request, fields)
+        await self._ask(request, NoneType, fields)
         return StatusResponse(_SUCCESS)
 
     # -- transfers ---------------------------------------------------------------------------
@@ -225,7 +234,7 @@ class Models(Calls):
     @_request.accepts(CallFields)
     async def create_blob(
         self,
-        file: str | os.PathLike[str] | bytes,
+        file: Source,
         *,
         progress: Progress | None = None,
         **fields: Unpack[CallFields],
@@ -236,7 +245,7 @@ class Models(Calls):
         moment, nothing of it stays open, and the server keeps nothing.
 
         Args:
-            file: where it is, or its bytes.
+            file: where it is (a regular file), or its bytes.
             progress: called with the bytes sent and the bytes in all, now and then. It is not
                 called where the server has the blob already.
             **fields: see `CallFields`. The limits hold for each of the two requests.
@@ -245,15 +254,15 @@ class Models(Calls):
             The digest, which `create` takes in `files` and `adapters`.
 
         Raises:
-            RequestError: the file cannot be read.
+            RequestError: the file cannot be read, or changes meanwhile.
+            Exception: what `progress` raises, as it is.
         """
         _request.known(fields, CallFields)
+        check_source(file, progress)
         work = partial(self._create_blob, file, progress, fields)
         return await self._calls.operation("create_blob", self._timeouts(fields), work)
 
-    async def _create_blob(
-        self, source: str | os.PathLike[str] | bytes, progress: Progress | None, fields: Any
-    ) -> str:
+    async def _create_blob(self, source: Source, progress: Progress | None, fields: Any) -> str:
         file = await anyio.to_thread.run_sync(open_source, source)
         with file:
             digest, size = await digest_of(file)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from types import NoneType
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -31,6 +32,8 @@ def decode_reply(type_: type[T], body: bytes, *, status: int, request: str) -> T
         ProtocolError: it is no JSON, or not of that type.
     """
     if not body.strip():
+        if type_ is NoneType:
+            return cast("T", None)
         raise not_the_api("the reply is empty", body, request)
     if b'"error"' in body:
         _raise_error_object(body, status, request)

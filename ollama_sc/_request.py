@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
+from ._blobs import open_regular
 from ._errors import RequestError
 from ._fields import BodyFields
 from ._http import Request
@@ -204,13 +205,14 @@ def _unread(thing: object) -> object:
 
 def _read(thing: object) -> object:
     assert isinstance(thing, _ImageFile)
-    path = thing.path
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RequestError(f"the image {str(path)!r} cannot be read: {error.strerror}") from error
+    with open_regular(thing.path) as file:
+        try:
+            data = file.read()
+        except OSError as error:
+            why = f"the image {str(thing.path)!r} cannot be read: {error.strerror}"
+            raise RequestError(why) from error
     if not data:
-        raise RequestError(f"the image {str(path)!r} is empty")
+        raise RequestError(f"the image {str(thing.path)!r} is empty")
     return base64.b64encode(data).decode()
 
 
@@ -368,6 +370,15 @@ def _yes_or_no(what: str, given: object) -> object:
 def _number(what: str, given: object) -> object:
     if isinstance(given, bool) or not isinstance(given, int) or abs(given) >= 1 << 63:
         raise RequestError(f"{what} must be a whole number, not {given!r:.80}")
+    return given
+
+
+def count(what: str, given: object) -> object:
+    """A whole number above zero, or nothing."""
+    if given is None:
+        return None
+    if _number(what, given) == 0 or str(given).startswith("-"):
+        raise RequestError(f"{what} must be above zero, not {given!r:.80}")
     return given
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from types import NoneType
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -71,7 +72,7 @@ class Server(Calls):
             AuthorizationError: nobody is signed in.
         """
         _request.known(fields, CallFields)
-        await self._fetch(_request.plain("POST", "/api/signout"), fields)
+        await self._ask(_request.plain("POST", "/api/signout"), NoneType, fields)
 
     @_request.accepts(CallFields)
     async def is_running(self, **fields: Unpack[CallFields]) -> bool:
@@ -130,7 +131,10 @@ class Server(Calls):
         Raises:
             AuthorizationError: the key is wrong, or nobody is signed in on the server.
         """
-        body = {"query": _request.name("query", query), "max_results": max_results}
+        body = {
+            "query": _request.name("query", query),
+            "max_results": _request.count("max_results", max_results),
+        }
         return await self._web("web_search", body, WebSearchResponse, fields)
 
     @_request.accepts(BodyFields)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import os
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from conftest import MESSAGES, is_quiet, plain_reply, raw_server, read_request
-from test_life import exhaust
+from test_life import Outcome, exhaust
 
 from ollama_sc import (
     AbortError,
     AsyncClient,
     AuthorizationError,
+    ConnectError,
     IncompleteStreamError,
     Message,
     ProtocolError,
@@ -520,3 +523,176 @@ async def test_an_embedding_too_few(fake: FakeOllama) -> None:
     async with AsyncClient(fake.url) as client:
         with pytest.raises(ProtocolError, match="3 texts were answered with 1"):
             await client.embed("nomic-embed-text", ["a", "b", "c"])
+
+
+# -- uploads and operations ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["blob", "image"])
+async def test_a_pipe_is_refused_and_not_waited_for(
+    fake: FakeOllama, tmp_path: Path, what: str
+) -> None:
+    """A file that may never deliver is a RequestError: no thread waits for it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    async with AsyncClient(fake.url) as client:
+        with anyio.fail_after(2), pytest.raises(RequestError, match="no regular file"):
+            if what == "blob":
+                await client.create_blob(pipe)
+            else:
+                await client.generate("llama3.2", "x", images=[pipe])
+
+
+@pytest.mark.parametrize("source", [None, 5, "", object(), "a\0b"])
+async def test_sources_that_cannot_be(fake: FakeOllama, source: Any) -> None:
+    """What is neither a path nor bytes is a RequestError."""
+    async with AsyncClient(fake.url) as client:
+        with pytest.raises(RequestError):
+            await client.create_blob(source)
+        with pytest.raises(RequestError):
+            await client.create_blob(b"x", progress=5)  # type: ignore[arg-type]
+    assert fake.connections == 0
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+async def test_a_file_that_changes_while_it_is_sent(
+    fake: FakeOllama, tmp_path: Path, change: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that shrinks or grows after it was hashed is a RequestError."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 3_000_000)
+
+    async def hashed(file: Any) -> tuple[str, int]:
+        return "sha256:" + "0" * 64, 3_000_000 - change
+
+    monkeypatch.setattr("ollama_sc._models.digest_of", hashed)
+    async with AsyncClient(fake.url) as client:
+        with pytest.raises(RequestError, match="changed"):
+            await client.create_blob(path)
+        assert is_quiet(client)
+
+
+@pytest.mark.parametrize("kind", [OSError, TimeoutError, KeyError, RequestError])
+async def test_what_progress_raises(fake: FakeOllama, kind: Any) -> None:
+    """The user's own exception arrives as it was raised."""
+    mine = kind("mine")
+
+    def progress(sent: int, size: int) -> None:
+        raise mine
+
+    async with AsyncClient(fake.url) as client:
+        with pytest.raises(kind) as caught:
+            await client.create_blob(b"x" * 100, progress=progress)
+        assert caught.value is mine
+        assert is_quiet(client)
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_an_early_refusal_of_an_upload(anyio_backend: Any, closes: bool) -> None:
+    """A server that refuses in the middle of an upload is heard, and asked only once."""
+    seen: list[bytes] = []
+
+    async def handle(stream: Any) -> None:
+        request = await stream.receive(4096)
+        seen.append(request.split()[0])
+        if request.startswith(b"HEAD"):
+            await stream.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            request = await stream.receive(4096)
+            seen.append(request.split()[0])
+        await stream.send(plain_reply(b'{"error":"too big"}', "413 Too Large"))
+        if not closes:
+            await anyio.sleep(0.2)
+
+    async with raw_server(handle) as url, AsyncClient(url) as client:
+        with pytest.raises(ResponseError, match="too big") as caught:
+            await client.create_blob(b"x" * 30_000_000)
+        assert caught.value.status_code == 413
+        assert is_quiet(client)
+    assert seen.count(b"POST") == 1
+
+
+async def test_a_broken_upload_is_not_begun_again(anyio_backend: Any) -> None:
+    """An upload whose connection breaks is an error; its bytes are not sent twice."""
+    posts = 0
+
+    async def handle(stream: Any) -> None:
+        nonlocal posts
+        while request := await stream.receive(4096):
+            if request.startswith(b"POST"):
+                posts += 1
+                await stream.receive(65536)
+                return
+            await stream.send(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+    told: list[int] = []
+    async with raw_server(handle) as url, AsyncClient(url) as client:
+        with pytest.raises(ConnectError):
+            await client.create_blob(
+                b"x" * 30_000_000, progress=lambda sent, size: told.append(sent)
+            )
+    assert posts == 1
+    assert told == sorted(told)
+
+
+async def test_shutdown_lets_operations_finish(fake: FakeOllama) -> None:
+    """What lies between the requests of an operation is in flight too; grace is for it as well."""
+    fake.always("/api/generate", Reply.default().but(delay=0.1))
+    async with AsyncClient(fake.url) as client, anyio.create_task_group() as tasks:
+        loading = Outcome(tasks, client.load, "nomic-embed-text")
+        uploading = Outcome(tasks, client.create_blob, b"x" * 5_000_000)
+        await fake.wait_for_requests(1)
+        assert await client.shutdown(5) == 0
+        assert loading.error is None
+        assert uploading.error is None
+        paths = [request.path for request in fake.requests]
+        assert "/api/embed" in paths
+
+
+async def test_an_operation_counts_once(fake: FakeOllama) -> None:
+    """abort() says how many calls it ended; an operation and its request are one."""
+    fake.always("/api/generate", Reply.silence())
+    async with AsyncClient(fake.url) as client, anyio.create_task_group() as tasks:
+        ended = Outcome(tasks, client.load, "llama3.2")
+        await fake.wait_for_requests(1)
+        assert client.abort() == 1
+        await ended.event.wait()
+        assert isinstance(ended.error, AbortError)
+
+
+@pytest.mark.parametrize("body", [b"<html>login</html>", b'{"x":1}', b"5"])
+async def test_a_page_in_place_of_nothing(anyio_backend: Any, body: bytes) -> None:
+    """Calls that are answered with nothing do not take a proxy's page for success."""
+
+    async def handle(stream: Any) -> None:
+        while await read_request(stream):
+            await stream.send(plain_reply(body))
+
+    async with raw_server(handle) as url, AsyncClient(url) as client:
+        for call in (client.copy("a", "b"), client.delete("a"), client.sign_out()):
+            with pytest.raises(ProtocolError):
+                await call
+        if body != b'{"x":1}':
+            with pytest.raises(ProtocolError):
+                await client.has_model("a")
+
+
+@pytest.mark.parametrize("host", ["bob:1234:s3cret", "us:er:s3cret", "http://us:er:s3cret"])
+def test_no_address_shows_a_password(host: str) -> None:
+    """What is no attempt at an address is not shown."""
+    with pytest.raises(RequestError) as caught:
+        AsyncClient(host)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_wrong_auth_is_not_shown() -> None:
+    """A key given as auth is refused without being shown."""
+    with pytest.raises(RequestError) as caught:
+        AsyncClient(auth="s3cret")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_the_environments_key_is_for_the_origin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another port of ollama.com is another origin."""
+    monkeypatch.setenv("OLLAMA_API_KEY", "s3cret")
+    client = AsyncClient("https://ollama.com:8443")
+    assert "authorization" not in client._shared.http._client.headers

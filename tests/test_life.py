@@ -290,7 +290,7 @@ async def test_an_operation_and_its_request_end_together(slow: FakeOllama) -> No
 
             ended = Outcome(tasks, operation)
             await slow.wait_for_requests(1)
-            assert client.abort() == 2
+            assert client.abort() == 1
         assert isinstance(ended.error, AbortError)
         await slow.requests[0].wait_closed()
 

@@ -88,6 +88,8 @@ class Http:
             )
         except Exception as error:
             text = re.sub(r"//[^/]*@", "//…@", str(error))  # a proxy's password
+            if "auth" in text:
+                text = "the argument auth"  # httpx shows it
             raise RequestError(f"httpx refuses the client's settings: {text}") from error
 
     async def open(self) -> None:

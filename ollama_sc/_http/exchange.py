@@ -16,13 +16,14 @@ import anyio
 import anyio.to_thread
 import httpx
 
+from ollama_sc._blobs import PieceError
 from ollama_sc._calls import CLEANUP_SECONDS, Call
 from ollama_sc._errors import ConnectError, OllamaError, ProtocolError, RequestError, ResponseError
 from ollama_sc._ndjson import not_the_api
 from ollama_sc._server_errors import error_reply
 
 from .messages import Request, Upload
-from .pool import close_idle, close_polluted
+from .pool import close_idle, close_polluted, keep_reading
 
 T = TypeVar("T")
 
@@ -75,6 +76,7 @@ class _Progress:
         self.call: Call[Any] | None = call
         self.connected = False  # by this request: its connection was not there before
         self.sent = False
+        self.stream: Any = None
         self.handshaking: Any = None  # a stream that httpx does not close when it is cancelled
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
@@ -86,9 +88,10 @@ class _Progress:
             return
         if state == "complete":
             if name == "connect_tcp":
-                self.handshaking = info.get("return_value")
+                self.handshaking = self.stream = info.get("return_value")
             elif name == "start_tls":
                 self.handshaking = None
+                self.stream = info.get("return_value")
         elif state != "started":
             return
         elif name in ("connect_tcp", "connect_unix_socket"):
@@ -99,6 +102,8 @@ class _Progress:
             self.sent = True
             call.phase = "sending"
             call.start_limit(None)
+        elif name == "send_request_body":
+            keep_reading(self.stream)
         elif name == "receive_response_headers":
             call.phase = "receiving"
             call.start_limit("first_chunk")
@@ -132,7 +137,7 @@ class Exchange:
         try:
             if callable(self._request.body):
                 self._call.start_limit(None)
-                body = await anyio.to_thread.run_sync(self._request.body)
+                body = await anyio.to_thread.run_sync(self._request.body, abandon_on_cancel=True)
                 self._request = self._request._replace(body=body)
             response = self._response = await self._send()
             while response.has_redirect_location and self._redirects:
@@ -240,8 +245,13 @@ class Exchange:
             self._call.phase = "connecting"
             # A transport that tells nothing of its phases has all of them under this limit.
             self._call.start_limit("first_chunk")
+            if isinstance(self._request.body, Upload):
+                # It gets a connection of its own, so that it is never sent twice.
+                await close_idle(self._client)
             try:
                 return await self._client.send(self._build(), stream=True)
+            except PieceError as failed:
+                raise failed.error from failed.error.__cause__
             except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
                 # An idle connection that turns out to be dead before the answer began is the one
                 # case in which a request is sent again.

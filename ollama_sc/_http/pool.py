@@ -39,3 +39,14 @@ async def close_polluted(response: httpx.Response) -> None:
     parser = getattr(connection, "_h11_state", None)
     if parser is not None and parser.trailing_data[0]:
         await connection.aclose()
+
+
+def keep_reading(stream: Any) -> None:
+    """Let a new connection read while it writes, for an answer that comes before its time.
+
+    On asyncio, anyio reads only when asked to; a write that fails then loses what had arrived.
+    """
+    stream = getattr(stream, "_stream", None)
+    transport = getattr(getattr(stream, "transport_stream", stream), "_transport", None)
+    if transport is not None and not transport.is_closing():
+        transport.resume_reading()
