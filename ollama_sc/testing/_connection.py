@@ -287,13 +287,26 @@ class Connection:
         async with self._server.slot(request) as free:
             if reply.content == "silence":
                 await anyio.sleep_forever()
-            message = await self._server.message(request, reply, busy=not free)
             try:
-                reuse = self._server.reuse
-                return await send_reply(self._stream, request, message, reply, reuse=reuse)
-            finally:
-                if message.source is not None:
-                    await message.source.aclose()
+                message = await self._server.message(request, reply, busy=not free)
+                try:
+                    return await self._send(request, message, reply)
+                finally:
+                    if message.source is not None:
+                        await message.source.aclose()
+            except _GONE:
+                raise
+            except Exception as exc:
+                if request.headers_sent_at is not None:
+                    raise
+                self._server.crashed(exc)
+                # As Go answers when a handler has panicked; but no more over this connection.
+                reply = Reply(keep_alive=False)
+                return await self._send(request, Message(500, None, (b"",)), reply)
+
+    async def _send(self, request: Recording, message: Message, reply: Reply) -> Ending:
+        reuse = self._server.reuse
+        return await send_reply(self._stream, request, message, reply, reuse=reuse)
 
     async def _refuse_request(self) -> Ending:
         request = Recording(method="", target="", headers={}, connection=0)

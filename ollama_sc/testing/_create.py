@@ -81,9 +81,9 @@ def _check(fields: Fields) -> _Wish:
         for key in ("template", "system", "renderer", "parser", "requires")
         if (text := fields.string(key))
     }
-    messages = fields.items("messages", "api.Message")
+    messages = cast("list[Mapping[str, Any] | None]", fields.items("messages"))
     if messages:
-        changes["messages"] = tuple(cast("list[Mapping[str, Any]]", messages))
+        changes["messages"] = tuple(message or {} for message in messages)
     return _Wish(
         name=name,
         base=fields.string("from"),
@@ -126,16 +126,17 @@ def _info(info: Mapping[str, Any]) -> dict[str, Any]:
         value = info.get(key, 0)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ApiError(400, f'info field "{key}" must be a number')
-        if value < 0 or value != int(value):
+        if not 0 <= value < 1 << 63 or value != int(value):
             raise ApiError(400, f'info field "{key}" must be a non-negative integer')
     found: dict[str, Any] = {}
-    if info.get("capabilities"):
-        found["capabilities"] = tuple(info["capabilities"])
+    capabilities = info.get("capabilities")
+    if capabilities and isinstance(capabilities, list):
+        found["capabilities"] = tuple(str(item) for item in cast("list[object]", capabilities))
     if info.get("model_family"):
         found["family"] = info["model_family"]
-    for key in ("quantization_level", "parameter_size", "context_length"):
-        if info.get(key):
-            found[key] = info[key]
+    found |= {key: info[key] for key in ("quantization_level", "parameter_size") if info.get(key)}
+    if info.get("context_length"):
+        found["context_length"] = int(info["context_length"])
     return found
 
 

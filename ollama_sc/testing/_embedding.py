@@ -87,7 +87,7 @@ async def compatible(request: object, body: bytes, state: State) -> Message:
 
 
 async def _compatible(request: object, body: bytes, state: State) -> Message:
-    fields = Fields.of_body(body, "EmbedRequest")
+    fields = Fields.of_body(body, "openai.EmbedRequest")
     encoding = fields.string("encoding_format")
     if encoding.lower() not in ("", "float", "base64"):
         text = f"Invalid value for 'encoding_format' = {encoding}."
@@ -149,8 +149,7 @@ def _load(
     keep_alive: float | None,
 ) -> int:
     """Load the model; returns how many tokens it takes."""
-    own = found.model.spec.parameters.get("num_ctx")
-    context = int(options.get("num_ctx") or own or _CONTEXT)
+    context = int(options.get("num_ctx") or found.model.own_context or _CONTEXT)
     if found.via == "local":
         generative = not found.model.can("embedding")
         if generative and not state.version.has(_version.NEWER_ENGINE):

@@ -1,12 +1,11 @@
 """Typed access to a request's JSON, with the server's errors for what does not fit."""
 
-import base64
-import binascii
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
-from ollama_sc.testing import _gojson, _version
+from ollama_sc.testing import _gojson, _structs, _version
 from ollama_sc.testing._version import Version
 
 _INTEGERS = (
@@ -37,6 +36,7 @@ _OPTION_TYPES = {
     "use_mmap": "boolean",
     "stop": "array",
 }
+_LARGEST = (1 << 63) - 1
 _LEVELS = ("high", "medium", "low", "max")
 
 
@@ -73,7 +73,10 @@ class ApiError(Exception):
 
 
 class Fields:
-    """An object of a request: keys in any case, null as absent, wrong types refused with 400."""
+    """An object of a request: keys in any case, null as absent, wrong types refused with 400.
+
+    Those of the table in `_structs` are refused when the body is read, as in Go.
+    """
 
     def __init__(self, values: Mapping[str, object], struct: str) -> None:
         self._values = {key.lower(): value for key, value in values.items() if value is not None}
@@ -91,8 +94,11 @@ class Fields:
         if value is None:
             value = {}
         if not isinstance(value, dict):
-            raise ApiError(400, _mismatch(value, "value", f"api.{struct}"))
-        return cls(cast("dict[str, object]", value), struct)
+            raise ApiError(400, _structs.mismatch(value, "value", f"api.{struct}"))
+        text = _structs.misfit(cast("object", value), struct)
+        if text is not None:
+            raise ApiError(400, text)
+        return cls(cast("dict[str, object]", value), struct.rpartition(".")[2])
 
     def value(self, name: str) -> Any:
         """A field of any type; None where absent."""
@@ -112,7 +118,7 @@ class Fields:
 
     def mapping(self, name: str) -> dict[str, Any]:
         """An object; empty where absent."""
-        return cast("dict[str, Any]", self._typed(name, dict, "map[string]interface {}", {}))
+        return cast("dict[str, Any]", self._typed(name, dict, _structs.ANY_MAP, {}))
 
     def items(self, name: str, kind: str = "value") -> list[Any]:
         """A list; empty where absent."""
@@ -124,41 +130,18 @@ class Fields:
         for item in self.items(name, f"api.{struct}"):
             value: object = {} if item is None else item
             if not isinstance(value, dict):
-                raise ApiError(400, _mismatch(value, f"{self._struct}.{name}", f"api.{struct}"))
+                where = f"{self._struct}.{name}"
+                raise ApiError(400, _structs.mismatch(value, where, f"api.{struct}"))
             found.append(Fields(cast("dict[str, object]", value), struct))
         return found
-
-    def images(self) -> int:
-        """How many images there are; each must be base64."""
-        images = self.items("images", "api.ImageData")
-        for image in images:
-            if not isinstance(image, str):
-                raise ApiError(400, _mismatch(image, f"{self._struct}.images", "[]uint8"))
-            try:
-                base64.b64decode(image, validate=True)
-            except (binascii.Error, ValueError) as exc:
-                raise ApiError(400, "illegal base64 data at input byte 0") from exc
-        return len(images)
 
     def _typed(self, name: str, kind: type[object], go_name: str, absent: object) -> object:
         value = self._values.get(name)
         if value is None:
             return absent
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise ApiError(400, _mismatch(value, f"{self._struct}.{name}", go_name))
+            raise ApiError(400, _structs.mismatch(value, f"{self._struct}.{name}", go_name))
         return value
-
-
-def _mismatch(value: object, where: str, go_name: str) -> str:
-    names: dict[type[object], str] = {
-        str: "string",
-        bool: "bool",
-        int: "number",
-        float: "number",
-        list: "array",
-    }
-    found = names.get(type(value), "object")
-    return f"json: cannot unmarshal {found} into Go struct field {where} of type {go_name}"
 
 
 def options(fields: Fields) -> dict[str, Any]:
@@ -172,8 +155,13 @@ def options(fields: Fields) -> dict[str, Any]:
             raise ApiError(500, f'option "{name}" must be of type {kind}')
         if kind == "array" and not all(isinstance(item, str) for item in value):
             raise ApiError(500, f'option "{name}" must be of an array of strings')
-        found[name] = int(value) if kind == "integer" else value
+        found[name] = _clamped(value) if kind == "integer" else value
     return found
+
+
+def _clamped(value: float) -> int:
+    """An integer that 64 bits hold."""
+    return max(-_LARGEST, min(int(value), _LARGEST))
 
 
 def _fits(value: object, kind: str) -> bool:
@@ -200,7 +188,10 @@ def think(fields: Fields, version: Version) -> bool | str | None:
 
 
 def keep_alive(fields: Fields) -> float | None:
-    """The checked `keep_alive` in seconds, infinite for negative ones; None where absent."""
+    """The checked `keep_alive` in seconds; None where absent.
+
+    Infinite for negative ones, and for those that are too long for a Go duration.
+    """
     value = fields.value("keep_alive")
     if value is None:
         return None
@@ -214,7 +205,7 @@ def keep_alive(fields: Fields) -> float | None:
     else:
         names = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
         raise ApiError(400, f"Unsupported type: '{names[type(value)]}'")
-    return float("inf") if seconds < 0 else seconds
+    return math.inf if seconds < 0 or seconds * 1e9 >= _LARGEST else seconds
 
 
 def response_format(fields: Fields) -> object:

@@ -1,7 +1,7 @@
 """`POST /api/chat` and `POST /api/generate`: checks a request, and has the model answer it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ollama_sc.testing import (
@@ -54,12 +54,12 @@ def _check(
     """Refuse what the server refuses, in its order; a Message where there is nothing to say."""
     spelling = fields.string("model")
     messages = fields.objects("messages", "Message") if chat else []
-    prompt = _prompt_of(messages) if chat else fields.string("prompt")
-    images = fields.images() if not chat else 0
-    tools = fields.objects("tools", "Tool") if chat else []
+    texts = (message.string("content") for message in messages)
+    prompt = "\n".join(texts) if chat else fields.string("prompt")
+    images = len(fields.items("images")) if not chat else 0
+    tools = fields.items("tools") if chat else []
     think = _fields.think(fields, state.version)
     keep_alive = _fields.keep_alive(fields)
-    fields.mapping("options")
     raw = not chat and bool(fields.boolean("raw"))
     top_logprobs = fields.integer("top_logprobs")
     if not 0 <= top_logprobs <= _TOP_LOGPROBS:
@@ -92,7 +92,7 @@ def _check(
     if empty:
         return _done_at_once(head, "load", chat=chat)
     if fields.boolean("_debug_render_only") and state.version.has(_version.DEBUG):
-        count = sum(message.images() for message in messages) if chat else images
+        count = sum(len(message.items("images")) for message in messages) if chat else images
         return json_message(_wording.rendered(head, prompt, count, chat=chat))
     if state.version.has(_version.LENGTHS):
         _check_length(fields, _model.words(prompt), context)
@@ -110,17 +110,6 @@ def _check(
         raw=raw,
         tools=bool(tools),
     )
-
-
-def _prompt_of(messages: Sequence[Fields]) -> str:
-    texts: list[str] = []
-    for message in messages:
-        message.string("role")
-        texts.append(message.string("content"))
-        message.images()
-        for call in message.objects("tool_calls", "ToolCall"):
-            Fields(call.mapping("function"), "ToolCallFunction").mapping("arguments")
-    return "\n".join(texts)
 
 
 def _head(found: _lookup.Found, state: State) -> dict[str, Any]:

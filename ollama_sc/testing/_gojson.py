@@ -1,6 +1,7 @@
 """JSON, times and durations as a Go server writes and reads them; knows no endpoint."""
 
 import json
+import math
 import re
 import time
 from datetime import UTC, datetime
@@ -47,14 +48,30 @@ _PLACES = (
     ("Invalid control character", "in string literal"),
     ("Invalid \\escape", "in string escape code"),
 )
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"json: cannot unmarshal number {text} into Go value of type float64")
+    return number
+
+
+def _int(text: str) -> int:
+    if len(text) > _SAFE_DIGITS:
+        _float(text)
+    return int(text)
+
+
+_SAFE_DIGITS = 308  # a float64 holds any number of so many
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_float, parse_int=_int)
 
 
 def decode_first(body: bytes) -> Any:
     """The first JSON value of a body; what follows it is ignored.
 
     Raises:
-        ValueError: The body does not begin with a JSON value.
+        ValueError: The body does not begin with a JSON value, or has a number beyond float64.
 
     """
     text = body.decode("utf-8", "replace").lstrip(" \t\r\n")
@@ -98,6 +115,7 @@ def http_date() -> str:
 
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+_LONGEST = 2.0**63 / 1e9  # seconds
 _STEP = re.compile(r"(\d+\.?\d*|\.\d+)([^\d.]*)")
 
 
@@ -124,6 +142,6 @@ def duration(text: str) -> float:
         if unit not in _UNITS:
             raise ValueError(f'time: unknown unit "{unit}" in duration {quoted}')
         total += float(step[1]) * _UNITS[unit]
-    if not rest or end != len(rest):
+    if not rest or end != len(rest) or total >= _LONGEST:
         raise ValueError(f"time: invalid duration {quoted}")
     return -total if text[0] == "-" else total

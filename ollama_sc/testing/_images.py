@@ -21,15 +21,19 @@ def answer(head: Mapping[str, Any], fields: Fields, state: State) -> Message:
     for name in ("width", "height"):
         if fields.integer(name) > _LARGEST:
             raise ApiError(400, f"{name} must be at most {_LARGEST}")
-    lines = _lines(head, fields.integer("steps") or _STEPS)
     if fields.boolean("stream") is not False:
+        lines = _lines(head, fields.integer("steps") or _STEPS)
         return Message(200, NDJSON, lines, stream=True, rate=state.limits.token_rate)
-    return Message(200, JSON, (list(lines)[-1].rstrip(b"\n"),))
+    return Message(200, JSON, (_last(head),))
 
 
 def _lines(head: Mapping[str, Any], steps: int) -> Iterator[bytes]:
     for step in range(1, steps + 1):
         part = {**head, "created_at": _gojson.timestamp(), "response": "", "done": False}
         yield _gojson.encode(part | {"completed": step, "total": steps}) + b"\n"
+    yield _last(head) + b"\n"
+
+
+def _last(head: Mapping[str, Any]) -> bytes:
     last = {**head, "created_at": _gojson.timestamp(), "response": "", "done": True}
-    yield _gojson.encode(last | {"done_reason": "stop", "image": _IMAGE}) + b"\n"
+    return _gojson.encode(last | {"done_reason": "stop", "image": _IMAGE})

@@ -1,6 +1,5 @@
 """The models in memory: who uses them, and when they go; on `anyio.current_time()`'s clock."""
 
-import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -40,10 +39,8 @@ class LoadedModel:
 
     def entry(self) -> dict[str, Any]:
         """The model's object in `/api/ps`."""
-        if math.isinf(self.expires_at):
-            left_ns = _FOREVER_NS
-        else:
-            left_ns = int((self.expires_at - anyio.current_time()) * 1e9)
+        left = (self.expires_at - anyio.current_time()) * 1e9
+        left_ns = int(left) if left < _FOREVER_NS else _FOREVER_NS
         return {
             "name": self.name,
             "model": self.name,

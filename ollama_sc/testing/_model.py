@@ -13,6 +13,8 @@ from typing import Any, cast
 _OPENING = ("This", " is", " synthetic", " text", " from", " a", " fake", " server", ",", " word")
 _THOUGHT = ("The", " fake", " server", " only", " pretends", " to", " think", ".")
 _DEPTH = 8  # how deep a schema is followed
+_ITEMS = 16  # how many items of an array, at most
+_VALUES = 1000  # how many values of a schema, at most; what is beyond them is null
 
 
 def words(text: str) -> int:
@@ -52,40 +54,59 @@ def json_text(schema: object) -> str:
     value: object = {"text": "synthetic"}
     if isinstance(schema, dict):
         root = cast("Mapping[str, Any]", schema)
-        value = _fit(root, root, 0)
+        value = _Fitting(root).fit(root, 0)
     return json.dumps(value, ensure_ascii=False)
 
 
-def _fit(schema: object, root: Mapping[str, Any], depth: int) -> object:
-    """A value that fits a schema: what it names itself, or one of its type."""
-    if not isinstance(schema, dict) or depth > _DEPTH:
-        return None
-    fields = cast("Mapping[str, Any]", schema)
-    if "const" in fields:
-        return fields["const"]
-    if fields.get("enum"):
-        return fields["enum"][0]
-    if "$ref" in fields:
-        return _fit(_follow(str(fields["$ref"]), root), root, depth + 1)
-    for choice in ("anyOf", "oneOf", "allOf"):
-        if fields.get(choice):
-            return _fit(fields[choice][0], root, depth + 1)
-    return _fit_type(fields, root, depth)
+class _Fitting:
+    """Makes a value that fits a schema; what the schema says wrongly counts as not said."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root = root
+        self._left = _VALUES
+
+    def fit(self, schema: object, depth: int) -> object:
+        """What the schema names itself, or a value of its type."""
+        self._left -= 1
+        if not isinstance(schema, dict) or depth > _DEPTH or self._left < 0:
+            return None
+        fields = cast("Mapping[str, Any]", schema)
+        if "const" in fields:
+            return fields["const"]
+        if choices := _list(fields.get("enum")):
+            return choices[0]
+        if "$ref" in fields:
+            return self.fit(_follow(str(fields["$ref"]), self._root), depth + 1)
+        for name in ("anyOf", "oneOf", "allOf"):
+            if choices := _list(fields.get(name)):
+                return self.fit(choices[0], depth + 1)
+        return self._fit_type(fields, depth)
+
+    def _fit_type(self, fields: Mapping[str, Any], depth: int) -> object:
+        kind: object = fields.get("type")
+        if isinstance(kind, list):
+            kind = next(iter(cast("list[object]", kind)), None)
+        properties: object = fields.get("properties")
+        if kind == "object" or isinstance(properties, dict):
+            parts = cast("Mapping[str, object]", properties if isinstance(properties, dict) else {})
+            return {name: self.fit(part, depth + 1) for name, part in parts.items()}
+        if kind == "array":
+            least = _number(fields.get("minItems"), 1)
+            length = int(max(1, min(least, _ITEMS)))
+            return [self.fit(fields.get("items", {}), depth + 1) for _ in range(length)]
+        if kind in ("integer", "number"):
+            return _number(fields.get("minimum"), 1 if kind == "integer" else 0.5)
+        return {"string": "text", "boolean": True}.get(str(kind))
 
 
-def _fit_type(fields: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> object:
-    kind: object = fields.get("type")
-    if isinstance(kind, list):
-        kind = cast("list[object]", kind)[0]
-    if kind == "object" or "properties" in fields:
-        properties = cast("Mapping[str, Any]", fields.get("properties") or {})
-        return {name: _fit(part, root, depth + 1) for name, part in properties.items()}
-    if kind == "array":
-        length = max(1, int(fields.get("minItems", 1)))
-        return [_fit(fields.get("items", {}), root, depth + 1)] * length
-    if kind in ("integer", "number"):
-        return fields.get("minimum", 1 if kind == "integer" else 0.5)
-    return {"string": "text", "boolean": True}.get(str(kind))
+def _list(value: object) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else []
+
+
+def _number(value: object, otherwise: float) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    return otherwise
 
 
 def _follow(reference: str, root: Mapping[str, Any]) -> object:

@@ -170,8 +170,15 @@ class StoredModel:
     @property
     def context(self) -> int:
         """How many tokens fit where a request does not say."""
-        own = self.spec.parameters.get("num_ctx")
-        return min(int(own or 4096), self.spec.context_length)
+        return min(self.own_context or 4096, self.spec.context_length)
+
+    @property
+    def own_context(self) -> int:
+        """What its parameters say of that; 0 where they say nothing that can be meant."""
+        own: object = self.spec.parameters.get("num_ctx")
+        if isinstance(own, (int, float)) and 0 < own < 1 << 63:
+            return int(own)
+        return 0
 
     def copied(self, name: Name) -> "StoredModel":
         """The same under another name, written now."""

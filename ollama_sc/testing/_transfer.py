@@ -17,7 +17,6 @@ from ollama_sc.testing._store import Layer, StoredModel
 async def pull(body: bytes, state: State) -> Message:
     """Answer a pull request."""
     fields = Fields.of_body(body, "PullRequest")
-    fields.boolean("insecure")
     stream = fields.boolean("stream") is not False
     name = parse_name(fields.string("model") or fields.string("name"))
     if name is None:
@@ -83,7 +82,6 @@ def _line(verb: str, layer: Layer, completed: int) -> dict[str, Any]:
 async def push(body: bytes, state: State) -> Message:
     """Answer a push request."""
     fields = Fields.of_body(body, "PushRequest")
-    fields.boolean("insecure")
     stream = fields.boolean("stream") is not False
     spelling = fields.string("model") or fields.string("name")
     if not spelling:
