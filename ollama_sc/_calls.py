@@ -223,7 +223,6 @@ class Slots:
     """The places for requests in flight: first come, first served; unlimited by default."""
 
     def __init__(self, limit: int | None) -> None:
-        self.limit = limit
         # fast_acquire: a request has many checkpoints of its own.
         self._semaphore = (
             None if limit is None else anyio.Semaphore(limit, max_value=limit, fast_acquire=True)

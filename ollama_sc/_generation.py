@@ -93,7 +93,7 @@ class Generation(Calls):
             model,
             ChatFields,
             fields,
-            messages=_request.messages(messages),
+            messages=[] if messages is None else messages,
             stream=stream,
         )
         return await self._generate(request, CHAT, fields, stream=stream)
@@ -160,8 +160,8 @@ class Generation(Calls):
             model,
             GenerateFields,
             fields,
-            prompt=_request.text("prompt", prompt),
-            suffix=_request.text("suffix", suffix),
+            prompt=prompt,
+            suffix=suffix,
             stream=stream,
         )
         return await self._generate(request, GENERATE, fields, stream=stream)
@@ -206,7 +206,7 @@ class Generation(Calls):
             model,
             EmbeddingsFields,
             fields,
-            prompt=_request.text("prompt", prompt),
+            prompt=prompt,
         )
         return await self._ask(request, EmbeddingsResponse, fields)
 

@@ -200,10 +200,7 @@ class Models(Calls):
             stream: whether the progress comes, as a `Stream`.
             **fields: see `CreateFields`.
         """
-        messages = fields.get("messages")
-        more = {} if messages is None else {"messages": _request.messages(messages)}
-        given: dict[str, Any] = {**fields, **more}
-        return await self._transfer("/api/create", model, CreateFields, given, stream=stream)
+        return await self._transfer("/api/create", model, CreateFields, fields, stream=stream)
 
     async def _transfer(
         self, path: str, model: str, allowed: type, fields: Any, *, stream: bool

@@ -414,6 +414,9 @@ _CHECKS: dict[str, Callable[[str, Any], object]] = {
     "info": _mapping,
     "keep_alive": _keep_alive,
     "license": _license,
+    "messages": lambda _, given: messages(given),
+    "prompt": text,
+    "suffix": text,
     "think": _think,
     "tools": _tools,
 }

@@ -696,3 +696,13 @@ def test_the_environments_key_is_for_the_origin(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OLLAMA_API_KEY", "s3cret")
     client = AsyncClient("https://ollama.com:8443")
     assert "authorization" not in client._shared.http._client.headers
+
+
+@pytest.mark.parametrize("name", ["chat", "generate", "create", "embeddings"])
+async def test_a_wrong_argument_names_its_endpoint(fake: FakeOllama, name: str) -> None:
+    """Errors about messages and prompts say which endpoint and model, as all do."""
+    async with AsyncClient(fake.url) as client:
+        given: Any = {"messages": "x"} if name in ("chat", "create") else {"prompt": 5}
+        with pytest.raises(RequestError, match=f"POST /api/{name}, model 'm'"):
+            await getattr(client, name)("m", **given)
+    assert fake.connections == 0

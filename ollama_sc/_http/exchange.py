@@ -324,6 +324,7 @@ class Exchange:
         """Give the connection back, or close it where its reply was not read to the end."""
         response, self._response = self._response, None
         body, self._body = self._body, None
+        self._decompress = None
         self._progress.call = None
         if self._progress.handshaking is not None:
             with anyio.move_on_after(CLEANUP_SECONDS, shield=True), suppress(Exception):
