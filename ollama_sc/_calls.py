@@ -60,10 +60,10 @@ class Call(Generic[T]):
         self._error: BaseException | None = None
         self._result: T | None = None
         self._limit: LimitName = "total"
-        self._total_deadline = math.inf
+        self._deadline = self._total_deadline = math.inf
         if timeouts.total is not None:
-            self._total_deadline = anyio.current_time() + timeouts.total
-            self._scope.deadline = self._total_deadline
+            self._deadline = self._total_deadline = anyio.current_time() + timeouts.total
+            self._scope.deadline = self._deadline
 
     # -- what others do to it ----------------------------------------------------------------
 
@@ -125,15 +125,17 @@ class Call(Generic[T]):
 
     def start_limit(self, name: LimitName | None) -> None:
         """Start the clock of a limit afresh, in place of the one that ran; ``None`` stops it."""
+        seconds = None if name is None else getattr(self.timeouts, name)
+        if seconds is None and self._deadline == self._total_deadline:
+            return  # as before
         if self._scope.cancel_called:
             return  # a limit has passed already, and is the one to be named
-        seconds = None if name is None else getattr(self.timeouts, name)
         deadline = math.inf if seconds is None else anyio.current_time() + seconds
         if name is None or deadline >= self._total_deadline:
             name, deadline = "total", self._total_deadline
         self._limit = name
-        if deadline != self._scope.deadline:
-            self._scope.deadline = deadline
+        if deadline != self._deadline:
+            self._deadline = self._scope.deadline = deadline
 
     def timed_out(self, limit: LimitName) -> RequestTimeout:
         """Say that a limit passed."""

@@ -78,9 +78,10 @@ def build(
         sent.update((key, value) for key, value in fields.items() if key not in _NOT_SENT)
         sent = {_SPELLED.get(key, key): value for key, value in sent.items() if value is not None}
         sent.update(_extra(fields))
-        for key, check in _CHECKS.items():
-            if sent.get(key) is not None:
-                sent[key] = check(key, sent[key])
+        for key, value in sent.items():
+            check = _CHECKS.get(key)
+            if check is not None and value is not None:
+                sent[key] = check(key, value)
     except RequestError as error:
         error.request = label
         raise
@@ -154,7 +155,8 @@ def encode(body: object, label: str) -> bytes | Callable[[], bytes]:
 
 def _plain(value: object, where: str, files: list[Path]) -> object:  # noqa: C901 - one case each
     """What JSON has a form for, and nothing that would change on its way into it."""
-    if value is None or type(value) in (str, bool, int):
+    kind = type(value)
+    if value is None or kind is str or kind is bool or kind is int:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):

@@ -45,8 +45,7 @@ class StreamCall(Call[None], Generic[T]):
         self.opened = anyio.Event()  # the server answers with success, or the call has ended
         self.began = False  # which of the two
         self.ready: deque[T] = deque()  # the consumer's side
-        self._arrived: list[T] = []  # the parts of the network read that is going on
-        self._arrived_bytes = 0
+        self._arrived_bytes = 0  # of the parts that come next
         self._blocks: deque[tuple[list[T], int]] = deque()  # the reader's side: parts, their bytes
         self._waiting_parts = 0
         self._waiting_bytes = 0
@@ -69,46 +68,41 @@ class StreamCall(Call[None], Generic[T]):
                 request=self.label,
             )
             broken: OllamaError | None = None
-            try:
-                while not lines.complete:
-                    if self._is_full():
-                        await self._wait_for_room()
-                    try:
-                        block = await reply.receive(self._hand_over)
-                    except ConnectError as error:
-                        broken, block = error, b""
-                    self._arrived += lines.feed(block) if block else lines.finish(cut=bool(broken))
-                    self._arrived_bytes += len(block)
-                    if lines.error is not None:
-                        raise lines.error
-                    if not block and not lines.complete:
-                        raise self._incomplete() from broken
-            finally:
-                self._hand_over()
+            while not lines.complete:
+                if self._is_full():
+                    await self._wait_for_room()
+                try:
+                    block = await reply.receive()
+                except ConnectError as error:
+                    broken, block = error, b""
+                self._arrived_bytes += len(block)
+                self._hand_over(lines.feed(block) if block else lines.finish(cut=bool(broken)))
+                if lines.error is not None:
+                    raise lines.error
+                if not block and not lines.complete:
+                    raise self._incomplete() from broken
             # The reply is whole: from here on nothing can spoil it, whatever becomes of the
             # connection.
             self.finished = not self.aborted
+            reply.spoiled = lines.surplus
             if not lines.surplus and broken is None:
                 await reply.drain()
 
     def _incomplete(self) -> IncompleteStreamError:
-        self._hand_over()  # it belongs to what arrived
         return IncompleteStreamError(
             "the stream ended before its terminal object",
             partial=self.joiner.result(),
             request=self.label,
         )
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, parts: list[T]) -> None:
         """Give the consumer what one network read has brought, as one block."""
-        parts = self._arrived
         if not parts or self.aborted:  # an abort discards, also what comes before it is noticed
             return
         self.joiner.add(parts)
         self._blocks.append((parts, self._arrived_bytes))
         self._waiting_parts += len(parts)
         self._waiting_bytes += self._arrived_bytes
-        self._arrived = []
         self._arrived_bytes = 0
         if self._news is not None:
             self._news.set()

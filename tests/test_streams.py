@@ -240,6 +240,7 @@ async def test_cut_after_every_byte(anyio_backend: Any) -> None:
 
 async def _cut_stream(client: AsyncClient, where: int) -> Stream[ChatResponse]:
     client._shared.http._client.headers["x-cut"] = str(where)
+    client._shared.http._header_lines.clear()
     return await chat_stream(client)
 
 

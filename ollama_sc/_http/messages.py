@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Upload(NamedTuple):
@@ -30,3 +30,16 @@ class Request(NamedTuple):
     path: str
     label: str
     body: bytes | Upload | Callable[[], bytes] | None = None
+
+
+class Progress(Protocol):
+    """Who is told how far a request has come; none of these must raise."""
+
+    def connecting(self) -> None:
+        """A connection is being opened for it."""
+
+    def sending(self) -> None:
+        """There is a connection."""
+
+    def sent(self) -> None:
+        """All of it is on its way: the answer is next."""

@@ -1,0 +1,220 @@
+"""Requests through `httpx.AsyncClient.send`: where the user's settings need what it does.
+
+Auth, event hooks, cookies, redirects anywhere, parameters; and whatever httpx's own transports are
+for: proxies, Unix sockets, HTTP/2, a user's `transport=`. What those hide of their connections is
+reached for here; one of a user's own may have none of it, and then there is nothing to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import httpx
+
+from ollama_sc._calls import CLEANUP_SECONDS
+
+from .messages import Progress, Upload
+from .transport import PROGRESS, REPLY, Connections, Reply, Transport
+
+_PIECE_BYTES = 64 * 1024
+# More blocks than httpx can have buffered of a body that nobody reads any more.
+_BUFFERED_BLOCKS = 100_000
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request's body in pieces, any number of times, so that each has its own limit.
+
+    httpx's own is a generator, which a cancelled upload would leave to the event loop to finish.
+    """
+
+    def __init__(self, body: bytes | Upload) -> None:
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._body.pieces() if isinstance(self._body, Upload) else _Pieces(self._body)
+
+
+class _Pieces(AsyncIterator[bytes]):
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._start = 0
+
+    async def __anext__(self) -> bytes:
+        start = self._start
+        if start >= len(self._body):
+            raise StopAsyncIteration
+        self._start = start + _PIECE_BYTES
+        return self._body[start : self._start]
+
+
+class _Trace:
+    """What httpx's own transports tell while they work.
+
+    httpx keeps this until the garbage collector finds it, which is why it lets go of the call.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress: Progress | None = progress
+        self.connected = False  # by this request: its connection was not there before
+        self.started = False
+        self._handshaking: Any = None  # a stream that httpx does not close when it is cancelled
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        prefix, _, state = event.rpartition(".")
+        name = prefix.rpartition(".")[2]
+        if self.progress is None:
+            return
+        if state == "complete":
+            if name == "connect_tcp":
+                self._handshaking = info.get("return_value")
+            elif name == "start_tls":
+                self._handshaking = None
+        elif state != "started":
+            return
+        elif name in ("connect_tcp", "connect_unix_socket"):
+            self.connected = True
+            self.progress.connecting()
+        elif name == "send_request_headers":
+            self._handshaking = None
+            self.started = True
+            self.progress.sending()
+        elif name == "receive_response_headers":
+            self.progress.sent()
+
+    async def close(self) -> None:
+        """Let go of the call, and of a handshake that was cancelled."""
+        self.progress = None
+        if self._handshaking is not None:
+            with anyio.move_on_after(CLEANUP_SECONDS, shield=True), suppress(Exception):
+                await self._handshaking.aclose()
+
+
+class HttpxReply:
+    """A reply that httpx gave; `Reply`'s twin."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self._own: Reply | None = response.extensions.get(REPLY)
+        self._blocks: AsyncIterator[bytes] | None = None
+        # A hook or a transport has read it all.
+        self._whole = response.content if response.is_stream_consumed else None
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self._response.status_code
+
+    def header(self, name: str) -> str | None:
+        """A header, by its name in lower case."""
+        if name == "content-encoding" and self._whole is not None:
+            return None  # httpx has seen to it
+        value: str | None = self._response.headers.get(name)
+        return value
+
+    async def receive(self) -> bytes:
+        """The next block of the body; empty at its end.
+
+        Raises:
+            httpx.HTTPError, httpx.StreamError: the body breaks off.
+        """
+        if self._whole is not None:
+            block, self._whole = self._whole, b""
+            return block
+        if self._own is not None:
+            return await self._own.receive()
+        if self._blocks is None:
+            self._blocks = self._response.aiter_raw()
+        return await anext(self._blocks, b"")
+
+    async def close(self) -> None:
+        """Give the connection back, or close it where its reply was not read to the end."""
+        with anyio.move_on_after(CLEANUP_SECONDS, shield=True), suppress(httpx.HTTPError, OSError):
+            await self._response.aclose()
+            await _close_polluted(self._response)
+        # httpx's body is a generator in a generator in a generator. Left half-way, the event loop
+        # would finish them in tasks of its own, with warnings; an exception out of the innermost
+        # ends them all, here. After closing, because reading on could save the connection.
+        if self._blocks is not None:
+            with anyio.CancelScope() as scope, suppress(Exception, StopAsyncIteration):
+                scope.cancel()
+                for _ in range(_BUFFERED_BLOCKS):
+                    await anext(self._blocks)
+
+
+async def send(
+    client: httpx.AsyncClient,
+    message: httpx.Request,
+    body: bytes | Upload | None,
+    progress: Progress,
+) -> HttpxReply:
+    """Send a request, and return when the head of its reply is here.
+
+    A connection that was idle and turns out to be dead before the answer is replaced, once;
+    `Transport` does so by itself.
+
+    Raises:
+        httpx.HTTPError, httpx.InvalidURL: there is no answer.
+    """
+    own = isinstance(client._transport_for_url(message.url), Transport)
+    if isinstance(body, Upload) or (body and not own):
+        message.stream = _Body(body)
+    if isinstance(body, Upload):
+        await close_idle(client)  # it gets a connection of its own, so that it is never sent twice
+    for attempt in (1, 2):
+        trace = _Trace(progress)
+        message.extensions = {**message.extensions, "trace": trace, PROGRESS: progress}
+        try:
+            return HttpxReply(await client.send(message, stream=True))
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            if attempt == 2 or trace.connected or not trace.started:
+                raise
+            await close_idle(client)
+        finally:
+            await trace.close()
+    raise AssertionError
+
+
+# -- what httpx does not tell of its connections -----------------------------------------------
+
+
+def _transports(client: httpx.AsyncClient) -> list[httpx.AsyncBaseTransport]:
+    found = [client._transport, *client._mounts.values()]
+    return [transport for transport in found if transport is not None]
+
+
+def _foreign(client: httpx.AsyncClient) -> list[Any]:
+    """The connections of httpx's own transports."""
+    pools = [getattr(transport, "_pool", None) for transport in _transports(client)]
+    return [connection for pool in pools for connection in getattr(pool, "connections", ())]
+
+
+def connections(client: httpx.AsyncClient) -> Connections:
+    """How many there are now, of all transports."""
+    alive = [connection for connection in _foreign(client) if not connection.is_closed()]
+    counted = [Connections(len(alive), sum(bool(one.is_idle()) for one in alive))]
+    counted += [one.connections() for one in _transports(client) if isinstance(one, Transport)]
+    return Connections(*map(sum, zip(*counted, strict=True)))
+
+
+async def close_idle(client: httpx.AsyncClient) -> None:
+    """Close the idle connections of httpx's own transports."""
+    with anyio.move_on_after(CLEANUP_SECONDS, shield=True), suppress(Exception):
+        for connection in _foreign(client):
+            if connection.is_idle():
+                await connection.aclose()
+
+
+async def _close_polluted(response: httpx.Response) -> None:
+    """Close a reply's connection if bytes behind the reply were read with it.
+
+    httpx keeps them in its parser and would take them for the reply to the next request.
+    """
+    connection: Any = response.stream
+    for name in ("_stream", "_httpcore_stream", "_stream", "_connection"):
+        connection = getattr(connection, name, None)
+    parser = getattr(connection, "_h11_state", None)
+    if parser is not None and parser.trailing_data[0]:
+        await connection.aclose()

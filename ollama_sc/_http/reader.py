@@ -1,0 +1,166 @@
+"""The bytes of one HTTP/1.1 reply into its head and its body, by llhttp. No I/O.
+
+llhttp tells neither that a reply has no body because of what was asked, nor that the connection's
+end is the end of the body: both are decided here.
+"""
+
+from __future__ import annotations
+
+import httptools
+import httpx
+
+# Of all heads together, those of 1xx replies included. llhttp itself has no bound.
+MAX_HEAD_BYTES = 64 * 1024
+
+_NO_BODY = {204, 304}
+
+
+class ReplyReader:
+    """Reads one reply.
+
+    Attributes:
+        status, reason, headers: the head; names and values as they came, in order.
+        fields: the headers by name in lower case; of several, the last.
+        head_complete: whether the head is here. Interim replies (1xx) are read and forgotten.
+        complete: whether the whole reply is here.
+        surplus: whether anything came behind it. It has no place on a connection that is reused.
+        failure: what is wrong with the bytes after those that `take` gives.
+    """
+
+    def __init__(self, *, bodiless: bool) -> None:
+        self.status = 0
+        self.reason = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.fields: dict[bytes, bytes] = {}
+        self.head_complete = False
+        self.complete = False
+        self.surplus = False
+        self.failure: httpx.RemoteProtocolError | None = None
+        self._keep_alive = False
+        self._until_close = False
+        self._bodiless = bodiless  # it answers HEAD
+        self._head_bytes = 0
+        self._pieces: list[bytes] = []
+        self._own_pieces = 0  # of these, once it is complete
+        self.on_body = self._pieces.append  # a chunk of the body costs no frame of Python
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+
+    # -- what llhttp calls ---------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Notice a reply behind the reply."""
+        if self.complete:
+            self.surplus = True
+
+    def on_status(self, reason: bytes) -> None:
+        """Take the reason phrase, which can come in pieces."""
+        if not self.head_complete:
+            self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; what comes behind the body in trailers is ignored."""
+        if not self.head_complete:
+            self.headers.append((name, value.strip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """Decide how the body ends."""
+        if self.head_complete:  # of a reply behind the reply
+            return
+        parser = self._parser
+        assert parser is not None
+        self.status = status = parser.get_status_code()
+        if status < 200:
+            self.headers.clear()
+            self.reason = b""
+            return
+        self.head_complete = True
+        version = parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            self._fail(f"it is of HTTP {version}, which was not asked for")
+        self.fields = fields = {name.lower(): value for name, value in self.headers}
+        if self._bodiless:
+            # llhttp goes on to read a body that will not come, and is of no use any more.
+            self.complete = True
+            self._keep_alive = (
+                version == "1.1" and b"close" not in fields.get(b"connection", b"").lower()
+            )
+            return
+        self._keep_alive = parser.should_keep_alive()
+        coding = fields.get(b"transfer-encoding")
+        if coding is not None:
+            if coding.strip().lower() != b"chunked":
+                self._fail(f"a transfer encoding that nobody asked for: {coding[:40]!r}")
+        elif b"content-length" not in fields:
+            self._until_close = status not in _NO_BODY
+
+    def on_message_complete(self) -> None:
+        """Note the end; llhttp reads on if there is more."""
+        if self.head_complete and not self.complete:
+            self.complete = True
+            self._own_pieces = len(self._pieces)
+
+    # -- what the connection calls -------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Read on; see the attributes."""
+        assert self._parser is not None
+        if not self.head_complete:
+            first = not self._head_bytes
+            self._head_bytes += len(data)
+            if first and data.lstrip(b"\r\n")[:1] not in (b"H", b""):
+                self._fail(f"it does not begin as HTTP does: {data[:40]!r}")  # RTSP would pass
+                return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail("it switches to another protocol, unasked")
+        except httptools.HttpParserError as error:
+            if self.complete:
+                self.surplus = True
+            else:
+                self._fail(str(error), error)
+        if not self.head_complete and self._head_bytes > MAX_HEAD_BYTES:
+            self._fail(f"its headers are longer than {MAX_HEAD_BYTES} bytes")
+        if self._bodiless and self.complete and not data.endswith((b"\r\n\r\n", b"\n\n")):
+            self.surplus = True
+
+    @property
+    def begun(self) -> bool:
+        """Whether a byte of it has come."""
+        return self._head_bytes > 0
+
+    def end(self) -> None:
+        """Note that the connection has ended: the reply's end, or a cut."""
+        if self._until_close and self.failure is None:
+            self.complete = True
+            self._own_pieces = len(self._pieces)
+        elif not self.complete:
+            self._fail(
+                "the server closed the connection in the middle of its reply"
+                if self.begun
+                else "the server closed the connection without a reply"
+            )
+
+    def take(self) -> bytes:
+        """The body that has come since the last time."""
+        pieces = self._pieces
+        if self.complete and len(pieces) > self._own_pieces:
+            self.surplus = True
+            del pieces[self._own_pieces :]
+        if not pieces:
+            return b""
+        block = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._own_pieces = 0
+        return block
+
+    def close(self) -> bool:
+        """Stop reading; whether the connection can carry another reply."""
+        self._parser = None  # it refers back to here
+        self.take()
+        return self.complete and self._keep_alive and not self.surplus and self.failure is None
+
+    def _fail(self, why: str, cause: Exception | None = None) -> None:
+        if self.failure is None:
+            self.failure = httpx.RemoteProtocolError(why)
+            self.failure.__cause__ = cause

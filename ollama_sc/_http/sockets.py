@@ -1,0 +1,275 @@
+"""Connected sockets, plain and TLS, as a connection needs them. No HTTP in here.
+
+anyio opens a connection (name lookup, happy eyeballs); its descriptor is then taken over, because
+a socket of our own reads with one system call where anyio's stream takes three on asyncio, holds
+nothing back, and closes at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from typing import Any
+
+import anyio
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.lowlevel import checkpoint, current_token
+from anyio.streams.tls import TLSAttribute, TLSStream
+
+READ_BYTES = 64 * 1024
+
+
+class Socket:
+    """A connected socket: plain, on any event loop."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._full = False  # the last read took all that it was allowed to
+        self._closed = False
+        self._sending = anyio.Lock(fast_acquire=True)
+
+    async def receive(self) -> bytes:
+        """What has arrived, at least a byte; empty at the end.
+
+        A cancelled wait loses nothing.
+        """
+        if self._full:
+            await checkpoint()  # more will be there: others get their turn all the same
+        else:
+            await self._readable()
+        while True:
+            try:
+                data = self._sock.recv(READ_BYTES)
+            except (BlockingIOError, InterruptedError):
+                await self._readable()
+            else:
+                self._full = len(data) == READ_BYTES
+                return data
+
+    async def _readable(self) -> None:
+        await anyio.wait_readable(self._sock)
+
+    def send_now(self, data: bytes) -> int:
+        """Send what the kernel takes at once; how many bytes that was."""
+        try:
+            return self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    async def send(self, data: bytes | memoryview) -> None:
+        """Send all of it. A cancelled one has sent some."""
+        async with self._sending:  # TLS can have to send while it reads
+            view = memoryview(data)
+            while view:
+                try:
+                    view = view[self._sock.send(view) :]
+                except (BlockingIOError, InterruptedError):
+                    await anyio.wait_writable(self._sock)
+
+    def is_silent(self) -> bool:
+        """Whether the other side has sent nothing that was not read, nor closed."""
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            pass
+        return False
+
+    def close(self) -> None:
+        """Close it now. Whoever waits for it gets `anyio.ClosedResourceError`."""
+        if not self._closed:
+            self._closed = True
+            anyio.notify_closing(self._sock)
+            self._sock.close()
+
+
+class AsyncioSocket(Socket):
+    """The same for asyncio: it stays registered with the loop between two reads.
+
+    Registering for each read, as `anyio.wait_readable` has to, costs two system calls. The loop's
+    callback reads one block; before that is taken it reads no further.
+    """
+
+    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(sock)
+        self._loop = loop
+        self._watching = False
+        self._arrived: bytes | None = None
+        self._failure: OSError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._watch()  # says at once whether this loop can do it
+
+    async def receive(self) -> bytes:
+        if self._arrived is None:
+            if self._closed:
+                raise anyio.ClosedResourceError
+            if not self._watching:
+                self._watch()
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self._failure is not None:
+            raise self._failure
+        data, self._arrived = self._arrived, None
+        if data is None:
+            raise anyio.ClosedResourceError
+        return data
+
+    def _watch(self) -> None:
+        self._loop.add_reader(self._sock, self._on_readable)
+        self._watching = True
+
+    def _unwatch(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._loop.remove_reader(self._sock)
+
+    def _on_readable(self) -> None:
+        if self._arrived is not None:
+            self._unwatch()  # nobody takes it: the kernel's buffer fills, and the sender waits
+            return
+        try:
+            data = self._sock.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._failure = error
+            data = b""
+        if not data:
+            self._unwatch()
+        self._arrived = data
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def is_silent(self) -> bool:
+        return self._arrived is None and super().is_silent()
+
+    def close(self) -> None:
+        if not self._closed and not self._loop.is_closed():
+            self._unwatch()
+        super().close()
+        self._wake()
+
+
+class TlsSocket(Socket):
+    """A connected socket with TLS on it, by anyio's `TLSStream`."""
+
+    def __init__(self, plain: Socket, stream: TLSStream) -> None:
+        super().__init__(plain._sock)
+        self._plain = plain
+        self._stream = stream
+
+    async def receive(self) -> bytes:
+        try:
+            return await self._stream.receive(READ_BYTES)
+        except anyio.EndOfStream:
+            return b""
+
+    def send_now(self, data: bytes) -> int:
+        del data
+        return 0  # a record that the kernel takes only half of has to be finished
+
+    async def send(self, data: bytes | memoryview) -> None:
+        await self._stream.send(bytes(data))
+
+    def is_silent(self) -> bool:
+        if not self._plain.is_silent():
+            return False
+        try:
+            # What was read with the last reply and not yet decrypted.
+            self._stream.extra(TLSAttribute.ssl_object).read(1)  # noqa: S610 - no Django
+        except ssl.SSLWantReadError:
+            return True
+        except ssl.SSLError:
+            pass
+        return False
+
+    def close(self) -> None:
+        self._plain.close()
+
+
+class _Bytes(ByteStream):
+    """A plain socket as what `TLSStream` stands on."""
+
+    def __init__(self, plain: Socket) -> None:
+        self._plain = plain
+
+    async def receive(self, max_bytes: int = READ_BYTES) -> bytes:
+        del max_bytes  # what comes at once is decrypted at once
+        try:
+            data = await self._plain.receive()
+        except OSError as error:
+            raise anyio.BrokenResourceError from error
+        if not data:
+            raise anyio.EndOfStream
+        return data
+
+    async def send(self, item: bytes) -> None:
+        try:
+            await self._plain.send(item)
+        except OSError as error:
+            raise anyio.BrokenResourceError from error
+
+    async def send_eof(self) -> None:
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        self._plain.close()
+
+
+async def connect(host: str, port: int) -> Socket:
+    """Connect; several addresses of a name are tried as anyio does.
+
+    Raises:
+        OSError: there is no connection.
+    """
+    stream = await anyio.connect_tcp(host, port)
+    raw: Any = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - no Django
+    sock = socket.socket(fileno=os.dup(raw.fileno()))
+    try:
+        # anyio's own descriptor: the connection lives on in ours.
+        await anyio.aclose_forcefully(stream)
+        sock.settimeout(0)
+        return _fitting(sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _fitting(sock: socket.socket) -> Socket:
+    """What reads it best on the running event loop."""
+    loop = current_token().native_token
+    if isinstance(loop, asyncio.AbstractEventLoop):
+        try:
+            return AsyncioSocket(sock, loop)
+        except NotImplementedError:  # Windows' default loop
+            pass
+    return Socket(sock)
+
+
+async def wrap(plain: Socket, host: str, context: ssl.SSLContext) -> TlsSocket:
+    """Do the TLS handshake; the socket is closed if that fails or is cancelled.
+
+    Raises:
+        OSError, anyio.BrokenResourceError, anyio.EndOfStream: it failed (`ssl.SSLError` is one).
+    """
+    try:
+        stream = await TLSStream.wrap(
+            _Bytes(plain),
+            server_side=False,
+            hostname=host,
+            ssl_context=context,
+            standard_compatible=False,  # servers of HTTP close as they like
+        )
+    except BaseException:
+        plain.close()
+        raise
+    return TlsSocket(plain, stream)
