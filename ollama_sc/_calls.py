@@ -137,6 +137,21 @@ class Call(Generic[T]):
         if deadline != self._deadline:
             self._deadline = self._scope.deadline = deadline
 
+    def connecting(self) -> None:
+        """A connection is being opened for it."""
+        self.phase = "connecting"
+        self.start_limit("connect")
+
+    def sending(self) -> None:
+        """There is a connection."""
+        self.phase = "sending"
+        self.start_limit(None)
+
+    def sent(self) -> None:
+        """All of it is on its way: the answer is next."""
+        self.phase = "receiving"
+        self.start_limit("first_chunk")
+
     def timed_out(self, limit: LimitName) -> RequestTimeout:
         """Say that a limit passed."""
         seconds = getattr(self.timeouts, limit)
@@ -303,7 +318,8 @@ class CallGroup:
         part_of = call.part_of
         if not (self._draining and part_of is not None and not part_of.ended.is_set()):
             self.check_open(call.label)
-        if current_token() != self.token:
+        token = self.token
+        if token is None or current_token().native_token is not token.native_token:
             raise ClientClosedError(
                 f"the {self.name} was opened in another event loop", request=call.label
             )

@@ -25,6 +25,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _NOT_SENT = BodyFields.__annotations__.keys()
 _LABEL_TEXT = 100
+_PLAIN: frozenset[type] = frozenset({str, bool, int, type(None)})
+_TEXT: frozenset[type] = frozenset({str})
 # Names that Python cannot have, or that would look private.
 _SPELLED = {"debug_render_only": "_debug_render_only", "from_": "from"}
 
@@ -70,14 +72,18 @@ def build(
         TypeError: a field that the call does not have.
         RequestError: a value that cannot be right.
     """
-    known(fields, allowed)
     label = f"{method} {path}, model {_shortened(model)}"
     try:
         name("model", model)
-        sent: dict[str, Any] = {"model": model, **body}
-        sent.update((key, value) for key, value in fields.items() if key not in _NOT_SENT)
-        sent = {_SPELLED.get(key, key): value for key, value in sent.items() if value is not None}
-        sent.update(_extra(fields))
+        if fields:
+            known(fields, allowed)
+            body.update((key, value) for key, value in fields.items() if key not in _NOT_SENT)
+        sent: dict[str, Any] = {"model": model}
+        for key, value in body.items():
+            if value is not None:
+                sent[_SPELLED.get(key, key)] = value
+        if fields:
+            sent.update(_extra(fields))
         for key, value in sent.items():
             check = _CHECKS.get(key)
             if check is not None and value is not None:
@@ -155,8 +161,7 @@ def encode(body: object, label: str) -> bytes | Callable[[], bytes]:
 
 def _plain(value: object, where: str, files: list[Path]) -> object:  # noqa: C901 - one case each
     """What JSON has a form for, and nothing that would change on its way into it."""
-    kind = type(value)
-    if value is None or kind is str or kind is bool or kind is int:
+    if type(value) in _PLAIN:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -174,6 +179,8 @@ def _plain(value: object, where: str, files: list[Path]) -> object:  # noqa: C90
             wire: _plain(value[wire], f"{where}.{wire}", files)
             for wire in value.keys()  # noqa: SIM118
         }
+    if type(value) is list and _PLAIN.issuperset(map(type, cast("list[object]", value))):
+        return cast("list[object]", value)
     if isinstance(value, Mapping):
         pairs = cast("Mapping[object, object]", value).items()
         return {_key(key, where): _plain(item, f"{where}.{key}", files) for key, item in pairs}
@@ -243,6 +250,8 @@ def embed_input(given: object) -> str | list[str]:
     if isinstance(given, bytes) or not isinstance(given, Sequence):
         raise RequestError(f"input must be a text or a list of texts, not {type(given).__name__}")
     items = list(cast("Sequence[object]", given))
+    if _TEXT.issuperset(map(type, items)):
+        return cast("list[str]", items)
     for number, item in enumerate(items):
         if not isinstance(item, str):
             raise RequestError(f"input[{number}] must be text, not {type(item).__name__}")

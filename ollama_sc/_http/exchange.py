@@ -41,27 +41,6 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 _SEE_OTHER = 303
 
 
-class _CallProgress:
-    """Starts the limit of each phase of a call."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Call[Any]) -> None:
-        self._call = call
-
-    def connecting(self) -> None:
-        self._call.phase = "connecting"
-        self._call.start_limit("connect")
-
-    def sending(self) -> None:
-        self._call.phase = "sending"
-        self._call.start_limit(None)
-
-    def sent(self) -> None:
-        self._call.phase = "receiving"
-        self._call.start_limit("first_chunk")
-
-
 class Exchange:
     """One request and its reply.
 
@@ -140,6 +119,8 @@ class Exchange:
             if size > limit:
                 what = f"the reply is longer than {limit} bytes"
                 raise not_the_api(what, blocks[0], self._request.label)
+            if self._reply is not None and self._reply.is_read:
+                break
         return b"".join(blocks)
 
     async def receive(self) -> bytes:
@@ -173,7 +154,7 @@ class Exchange:
     async def _send(self, url: str | None) -> Reply | HttpxReply:
         try:
             return await self._http.send(
-                self._request, url, self._accept, self._call.timeouts, _CallProgress(self._call)
+                self._request, url, self._accept, self._call.timeouts, self._call
             )
         except PieceError as failed:
             raise failed.error from failed.error.__cause__

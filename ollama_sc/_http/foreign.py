@@ -114,6 +114,11 @@ class HttpxReply:
         value: str | None = self._response.headers.get(name)
         return value
 
+    @property
+    def is_read(self) -> bool:
+        """Whether there is nothing more to receive, where that is known."""
+        return self._own is not None and self._own.is_read
+
     async def receive(self) -> bytes:
         """The next block of the body; empty at its end.
 

@@ -6,13 +6,26 @@ end is the end of the body: both are decided here.
 
 from __future__ import annotations
 
-import httptools
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
 import httpx
+
+if TYPE_CHECKING:
+    import httptools
 
 # Of all heads together, those of 1xx replies included. llhttp itself has no bound.
 MAX_HEAD_BYTES = 64 * 1024
 
 _NO_BODY = {204, 304}
+
+
+@cache
+def llhttp() -> Any:
+    """The parser's module: imported when the first client is made, and not before."""
+    import httptools  # noqa: PLC0415
+
+    return httptools
 
 
 class ReplyReader:
@@ -43,7 +56,7 @@ class ReplyReader:
         self._pieces: list[bytes] = []
         self._own_pieces = 0  # of these, once it is complete
         self.on_body = self._pieces.append  # a chunk of the body costs no frame of Python
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = llhttp().HttpResponseParser(self)
 
     # -- what llhttp calls ---------------------------------------------------------------------
 
@@ -112,9 +125,9 @@ class ReplyReader:
                 return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except llhttp().HttpParserUpgrade:
             self._fail("it switches to another protocol, unasked")
-        except httptools.HttpParserError as error:
+        except llhttp().HttpParserError as error:
             if self.complete:
                 self.surplus = True
             else:
@@ -128,6 +141,11 @@ class ReplyReader:
     def begun(self) -> bool:
         """Whether a byte of it has come."""
         return self._head_bytes > 0
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all of the reply was taken, and nothing is wrong with it."""
+        return self.complete and not self._pieces and self.failure is None
 
     def end(self) -> None:
         """Note that the connection has ended: the reply's end, or a cut."""

@@ -7,16 +7,18 @@ nothing back, and closes at once.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint, current_token
 from anyio.streams.tls import TLSAttribute, TLSStream
+
+if TYPE_CHECKING:
+    import asyncio
 
 READ_BYTES = 64 * 1024
 
@@ -246,8 +248,8 @@ async def connect(host: str, port: int) -> Socket:
 
 def _fitting(sock: socket.socket) -> Socket:
     """What reads it best on the running event loop."""
-    loop = current_token().native_token
-    if isinstance(loop, asyncio.AbstractEventLoop):
+    loop: Any = current_token().native_token
+    if hasattr(loop, "add_reader"):
         try:
             return AsyncioSocket(sock, loop)
         except NotImplementedError:  # Windows' default loop

@@ -20,6 +20,7 @@ import httpx
 from . import sockets
 from .connection import Connection, Limits, Outgoing, reason
 from .messages import Progress
+from .reader import llhttp
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PORTS = {"http": 80, "https": 443}
@@ -85,6 +86,11 @@ class Reply:
         value = self.reader.fields.get(name.encode())
         return None if value is None else value.decode("latin-1")
 
+    @property
+    def is_read(self) -> bool:
+        """Whether there is nothing more to receive."""
+        return self.reader.is_read
+
     async def receive(self) -> bytes:
         """The next block of the body: what a network read brought; empty at the end.
 
@@ -117,6 +123,7 @@ class Transport(httpx.AsyncBaseTransport):
         cert: Any = None,
         trust_env: bool = True,
     ) -> None:
+        llhttp()  # the first request need not wait for its import
         self._tls_settings = (verify, cert, trust_env)
         self._context: ssl.SSLContext | None = None
         self._open: dict[Connection, Origin] = {}
@@ -151,8 +158,13 @@ class Transport(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: there is no answer.
         """
-        # What is read while it is sent cannot be sent twice: it gets a connection of its own.
-        connection = self._take_idle(origin) if isinstance(message.body, bytes) else None
+        connection = None
+        if isinstance(message.body, bytes):
+            connection = self._take_idle(origin)
+        else:
+            # What is read while it is sent cannot be sent twice: it gets a new connection. A
+            # server that serves one at a time must not wait for one that is idle meanwhile.
+            self.close_idle(origin)
         while True:
             if connection is None:
                 connection = await self._connect(origin, limits, progress)
