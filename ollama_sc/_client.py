@@ -143,21 +143,18 @@ class AsyncClient(Requests):
     ) -> None:
         self._calls.refuse("the client is closed: make another one")
         try:
-            await self._shared.owner.close(self._end, exc_type, exc, traceback)
+            # As a task of the group, which waits for it even if asyncio cancels the one who leaves.
+            await self._shared.owner.close(
+                self._close, 2 * CLEANUP_SECONDS, exc_type, exc, traceback
+            )
         finally:
             self._calls.settle()
         if self._close_error is not None and exc is None:  # nothing replaces the body's exception
             raise self._close_error
 
-    def _end(self) -> None:
-        """Tell all requests to end, and close the connections when they have.
-
-        That is a task of the group, which waits for it even if asyncio cancels the one who leaves.
-        """
-        self._calls.abort("client closed")
-        self._shared.owner.start(self._close, name="ollama_sc closing")
-
     async def _close(self) -> None:
+        """Tell all requests to end, and close the connections when they have."""
+        self._calls.abort("client closed")
         with anyio.CancelScope(shield=True):
             try:
                 with anyio.move_on_after(CLEANUP_SECONDS):
@@ -170,13 +167,7 @@ class AsyncClient(Requests):
         return f"<AsyncClient {self._url}, {self._calls.state}, {len(self._calls.live)} requests>"
 
     async def _close_connections(self) -> None:
-        done = anyio.Event()
-        self._shared.owner.start(self._close_and_tell, done, name="ollama_sc closing")
-        await insist(done.wait, CLEANUP_SECONDS)
-
-    async def _close_and_tell(self, done: anyio.Event) -> None:
-        await self._close()
-        done.set()
+        await insist(self._shared.owner.last_task(self._close), CLEANUP_SECONDS)
 
 
 class Group(Requests):

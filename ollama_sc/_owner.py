@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from types import TracebackType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.lowlevel import current_token
+
+if TYPE_CHECKING:
+    import trio
 
 
 async def insist(wait: Callable[[], Awaitable[object]], seconds: float) -> None:
@@ -39,50 +42,82 @@ async def insist(wait: Callable[[], Awaitable[object]], seconds: float) -> None:
 
 
 class TaskOwner:
-    """Opens a task group in `open()` and leaves it in `close()`, in one and the same task."""
+    """Opens a task group in `open()` and leaves it in `close()`, in one and the same task.
 
-    __slots__ = ("_group",)
+    It is the event loop's own: a task of anyio's group costs four times as much to start, and on
+    asyncio one that is cancelled by asyncio's means takes the group down with it.
+    """
+
+    __slots__ = ("_group", "_nursery")
 
     def __init__(self) -> None:
-        self._group: TaskGroup | None = None
+        self._group: Any = None  # what is left in the end
+        self._nursery: trio.Nursery | None = None
 
     async def open(self) -> None:
         """Enter the group."""
-        group = anyio.create_task_group()
-        await group.__aenter__()
-        self._group = group
+        if current_token().backend_class.__name__ == "TrioBackend":
+            import trio  # noqa: PLC0415 - only who runs on it has it
+
+            self._group = trio.open_nursery()
+            self._nursery = await self._group.__aenter__()
+        else:
+            import asyncio  # noqa: PLC0415
+
+            self._group = asyncio.TaskGroup()
+            await self._group.__aenter__()
 
     def start(
         self, function: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str
     ) -> None:
-        """Start a task. It hands its outcome over itself: only what ends the program leaves it."""
-        assert self._group is not None
-        self._group.start_soon(function, *args, name=name)
+        """Start a task. It hands its outcome over itself: only what ends the program leaves it.
+
+        Raises:
+            RuntimeError: something did leave one, and asyncio's group takes no more.
+        """
+        if self._nursery is not None:
+            self._nursery.start_soon(function, *args, name=name)
+            return
+        coroutine = function(*args)
+        try:
+            self._group.create_task(coroutine, name=name)
+        except RuntimeError:
+            coroutine.close()
+            raise
 
     async def close(
         self,
-        end_tasks: Callable[[], object],
+        clean_up: Callable[[], Coroutine[Any, Any, None]],
+        seconds: float,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Tell the tasks to end with `end_tasks`, and wait until they have.
+        """Run `clean_up` as the last task, at most so many seconds, and wait until all have ended.
 
         The wait is shielded: a cancellation that arrives meanwhile neither stops it nor replaces
         the body's exception. Where a task died of a ``BaseException`` (a KeyboardInterrupt), that
         one is raised.
         """
-        group = self._group
-        assert group is not None
         body: tuple[Any, Any, Any] = (None, None, None)
-        if group.cancel_scope.cancel_called:
-            # Nobody here cancels the group, so a task died of a BaseException and the body was
-            # cancelled for it. The group has to see that cancellation to settle it.
-            body = (exc_type, exc, traceback)
-        group.cancel_scope.shield = True
-        end_tasks()
+        nursery = self._nursery
+        if nursery is not None:
+            if nursery.cancel_scope.cancel_called:
+                # Nobody here cancels the group, so a task died of a BaseException and the body was
+                # cancelled for it. The group has to see that cancellation to settle it.
+                body = (exc_type, exc, traceback)
+            nursery.cancel_scope.shield = True
         try:
-            await group.__aexit__(*body)
+            try:
+                # Not in the group's own exit: there, a native cancellation on asyncio would be
+                # passed on to the task that cleans up.
+                await insist(self.last_task(clean_up), seconds)
+            finally:
+                if nursery is not None:
+                    await self._group.__aexit__(*body)
+                else:
+                    with anyio.CancelScope(shield=True):
+                        await self._group.__aexit__(None, None, None)
         except BaseExceptionGroup as group_error:
             raise _root(group_error) from None
         except anyio.get_cancelled_exc_class():
@@ -90,7 +125,25 @@ class TaskOwner:
             if exc is None:
                 raise
         finally:
-            del exc, traceback, body, group
+            del exc, traceback, body, nursery
+
+    def last_task(
+        self, clean_up: Callable[[], Coroutine[Any, Any, None]]
+    ) -> Callable[[], Awaitable[object]]:
+        """Start a task that cleans up; what waits for its end."""
+        ended = anyio.Event()
+
+        async def run() -> None:
+            try:
+                await clean_up()
+            finally:
+                ended.set()
+
+        try:
+            self.start(run, name="ollama_sc closing")
+        except RuntimeError:  # asyncio's group has died: then it is no task of its own
+            return clean_up
+        return ended.wait
 
 
 def _root(group: BaseExceptionGroup[BaseException]) -> BaseException:

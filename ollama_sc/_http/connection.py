@@ -8,11 +8,13 @@ be used again.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import NamedTuple, cast
 
 import anyio
 import httpx
+
+from ollama_sc._calls import CLEANUP_SECONDS
 
 from .messages import Progress
 from .reader import ReplyReader
@@ -43,12 +45,14 @@ class Outgoing(NamedTuple):
         body: what follows; pieces are read once.
         size: of a body in pieces, where the head promises one.
         bodiless: whether no reply to it has a body: HEAD.
+        last: whether it says that its connection is closed after it.
     """
 
     head: bytes
     body: bytes | AsyncIterator[bytes]
     size: int | None = None
     bodiless: bool = False
+    last: bool = False
 
 
 class Connection:
@@ -66,6 +70,7 @@ class Connection:
         self._socket = socket
         self._asked = False
         self._all_sent = False
+        self._last = False
         self._write_failure: BaseException | None = None
 
     async def ask(self, message: Outgoing, limits: Limits, progress: Progress) -> None:
@@ -78,6 +83,7 @@ class Connection:
         self.used = self._asked
         self._asked = True
         self._all_sent = False
+        self._last = message.last
         self._write_failure = None
         reply = self.reply = ReplyReader(bodiless=message.bodiless)
         progress.sending()
@@ -110,7 +116,7 @@ class Connection:
 
     def is_reusable(self) -> bool:
         """Whether another request can follow; once the reply is done with."""
-        return self.reply.close() and self._all_sent
+        return self.reply.close() and self._all_sent and not self._last
 
     def is_silent(self) -> bool:
         """Whether nothing came while it was idle: neither an end nor bytes that nobody awaits."""
@@ -193,7 +199,10 @@ class Connection:
                 for start in range(0, len(rest), _PIECE_BYTES):
                     await self._send_piece(rest[start : start + _PIECE_BYTES], limits)
                 if pieces is not None:
-                    await self._send_pieces(pieces, size, limits)
+                    try:
+                        await self._send_pieces(pieces, size, limits)
+                    finally:
+                        await _finish(pieces)
                 self._all_sent = True
                 tasks.cancel_scope.cancel()
             except _BROKEN as error:
@@ -234,6 +243,13 @@ class Connection:
             if self._write_failure is None:
                 self._write_failure = error
         scope.cancel()
+
+
+async def _finish(pieces: AsyncIterator[bytes]) -> None:
+    """Close a generator that was not read to its end, here and not wherever it is collected."""
+    if isinstance(pieces, AsyncGenerator):
+        with anyio.move_on_after(CLEANUP_SECONDS, shield=True):
+            await cast("AsyncGenerator[bytes]", pieces).aclose()
 
 
 def reason(error: BaseException) -> str:

@@ -14,7 +14,8 @@ import httpx
 if TYPE_CHECKING:
     import httptools
 
-# Of all heads together, those of 1xx replies included. llhttp itself has no bound.
+# How many bytes may come in a row that are no body: of the head, interim replies (1xx) included,
+# or of a chunk's size, or of trailers. llhttp itself has no bound.
 MAX_HEAD_BYTES = 64 * 1024
 
 _NO_BODY = {204, 304}
@@ -32,8 +33,9 @@ class ReplyReader:
     """Reads one reply.
 
     Attributes:
-        status, reason, headers: the head; names and values as they came, in order.
+        version, status, reason, headers: the head; names and values as they came, in order.
         fields: the headers by name in lower case; of several, the last.
+        begun: whether a byte of it has come.
         head_complete: whether the head is here. Interim replies (1xx) are read and forgotten.
         complete: whether the whole reply is here.
         surplus: whether anything came behind it. It has no place on a connection that is reused.
@@ -41,6 +43,7 @@ class ReplyReader:
     """
 
     def __init__(self, *, bodiless: bool) -> None:
+        self.version = ""
         self.status = 0
         self.reason = b""
         self.headers: list[tuple[bytes, bytes]] = []
@@ -52,7 +55,8 @@ class ReplyReader:
         self._keep_alive = False
         self._until_close = False
         self._bodiless = bodiless  # it answers HEAD
-        self._head_bytes = 0
+        self.begun = False
+        self._barren_bytes = 0  # since the last byte of the body
         self._pieces: list[bytes] = []
         self._own_pieces = 0  # of these, once it is complete
         self.on_body = self._pieces.append  # a chunk of the body costs no frame of Python
@@ -87,15 +91,15 @@ class ReplyReader:
             self.reason = b""
             return
         self.head_complete = True
-        version = parser.get_http_version()
-        if version not in ("1.0", "1.1"):
-            self._fail(f"it is of HTTP {version}, which was not asked for")
+        self.version = parser.get_http_version()
+        if self.version not in ("1.0", "1.1"):
+            self._fail(f"it is of HTTP {self.version}, which was not asked for")
         self.fields = fields = {name.lower(): value for name, value in self.headers}
         if self._bodiless:
             # llhttp goes on to read a body that will not come, and is of no use any more.
             self.complete = True
             self._keep_alive = (
-                version == "1.1" and b"close" not in fields.get(b"connection", b"").lower()
+                self.version == "1.1" and b"close" not in fields.get(b"connection", b"").lower()
             )
             return
         self._keep_alive = parser.should_keep_alive()
@@ -117,12 +121,12 @@ class ReplyReader:
     def feed(self, data: bytes) -> None:
         """Read on; see the attributes."""
         assert self._parser is not None
-        if not self.head_complete:
-            first = not self._head_bytes
-            self._head_bytes += len(data)
-            if first and data.lstrip(b"\r\n")[:1] not in (b"H", b""):
+        if not self.begun:
+            self.begun = True
+            if data.lstrip(b"\r\n")[:1] not in (b"H", b""):
                 self._fail(f"it does not begin as HTTP does: {data[:40]!r}")  # RTSP would pass
                 return
+        pieces = len(self._pieces)
         try:
             self._parser.feed_data(data)
         except llhttp().HttpParserUpgrade:
@@ -132,15 +136,15 @@ class ReplyReader:
                 self.surplus = True
             else:
                 self._fail(str(error), error)
-        if not self.head_complete and self._head_bytes > MAX_HEAD_BYTES:
-            self._fail(f"its headers are longer than {MAX_HEAD_BYTES} bytes")
+        if len(self._pieces) > pieces:
+            self._barren_bytes = 0
+        elif not self.complete:
+            self._barren_bytes += len(data)
+            if self._barren_bytes > MAX_HEAD_BYTES:
+                what = "trailers or chunk sizes" if self.head_complete else "headers"
+                self._fail(f"its {what} are longer than {MAX_HEAD_BYTES} bytes")
         if self._bodiless and self.complete and not data.endswith((b"\r\n\r\n", b"\n\n")):
             self.surplus = True
-
-    @property
-    def begun(self) -> bool:
-        """Whether a byte of it has come."""
-        return self._head_bytes > 0
 
     @property
     def is_read(self) -> bool:

@@ -141,7 +141,7 @@ class Transport(httpx.AsyncBaseTransport):
             headers=reply.reader.headers,
             stream=_ReplyStream(reply),
             extensions={
-                "http_version": b"HTTP/1.1",
+                "http_version": f"HTTP/{reply.reader.version}".encode(),
                 "reason_phrase": reply.reader.reason,
                 REPLY: reply,
             },
@@ -302,10 +302,11 @@ async def _outgoing(request: httpx.Request) -> Outgoing:
     head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, request.url.raw_path, lines)
     stream = request.stream
     bodiless = request.method == "HEAD"
+    last = "close" in request.headers.get("connection", "").lower()
     if isinstance(stream, httpx.ByteStream):
         body = b"".join([piece async for piece in stream])
-        return Outgoing(head, body, bodiless=bodiless)
+        return Outgoing(head, body, bodiless=bodiless, last=last)
     assert isinstance(stream, httpx.AsyncByteStream)
     length = request.headers.get("content-length")
     size = int(length) if length is not None else None
-    return Outgoing(head, aiter(stream), size=size, bodiless=bodiless)
+    return Outgoing(head, aiter(stream), size=size, bodiless=bodiless, last=last)
