@@ -22,6 +22,7 @@ from typing_extensions import TypeVar
 from ._errors import AbortError, ClientClosedError, OllamaError, RequestTimeout
 from ._owner import TaskOwner, insist
 from ._timeouts import Timeouts
+from ._waiting import Event, event_maker
 
 T = TypeVar("T")
 Phase = Literal["waiting", "connecting", "sending", "receiving"]
@@ -49,7 +50,7 @@ class Call(Generic[T]):
         self.label = label
         self.timeouts = timeouts
         self.phase: Phase | None = "waiting"  # None: an operation, which is no request itself
-        self.ended = anyio.Event()
+        self.ended = group.new_event()
         self.finished = False  # its outcome is certain: nothing can abort it any more
         self.part_of = _operation.get()
         self.group = group
@@ -77,7 +78,7 @@ class Call(Generic[T]):
         self._on_abort()
         return True
 
-    async def wait(self, event: anyio.Event) -> None:
+    async def wait(self, event: Event) -> None:
         """Wait for an event of this call, as its caller.
 
         A caller that is cancelled takes the call along: it returns, with its own cancellation,
@@ -289,6 +290,7 @@ class CallGroup:
         self.name = name
         self._slots = slots
         self.token: EventLoopToken | None = None
+        self.new_event: Callable[[], Event] = anyio.Event
         self._owner = owner
         self._parent: CallGroup | None = None
         self._groups: set[CallGroup] = set()
@@ -304,6 +306,7 @@ class CallGroup:
             parent._groups.add(self)
             self._parent = parent
         self.token = current_token()
+        self.new_event = event_maker(self.token)
         self._closed = ""
 
     def check_open(self, label: str | None = None) -> None:

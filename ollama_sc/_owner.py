@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 from anyio.lowlevel import current_token
 
+from ._waiting import is_trio
+
 if TYPE_CHECKING:
     import trio
 
@@ -56,7 +58,7 @@ class TaskOwner:
 
     async def open(self) -> None:
         """Enter the group."""
-        if current_token().backend_class.__name__ == "TrioBackend":
+        if is_trio(current_token()):
             import trio  # noqa: PLC0415 - only who runs on it has it
 
             self._group = trio.open_nursery()

@@ -22,6 +22,7 @@ from ._calls import Call, CallGroup
 from ._errors import ConnectError, IncompleteStreamError, OllamaError
 from ._http import Http, Request
 from ._ndjson import LineDecoder
+from ._waiting import Event
 
 if TYPE_CHECKING:
     from ._join import Shape
@@ -42,7 +43,7 @@ class StreamCall(Call[None], Generic[T]):
         super().__init__(group, label, timeouts)
         self.shape = shape
         self.joiner = shape.joiner()
-        self.opened = anyio.Event()  # the server answers with success, or the call has ended
+        self.opened = group.new_event()  # the server answers with success, or the call has ended
         self.began = False  # which of the two
         self.ready: deque[T] = deque()  # the consumer's side
         self._arrived_bytes = 0  # of the parts that come next
@@ -50,8 +51,9 @@ class StreamCall(Call[None], Generic[T]):
         self._waiting_parts = 0
         self._waiting_bytes = 0
         self._consuming = False
-        self._news: anyio.Event | None = None  # the consumer waits for it
-        self._room: anyio.Event | None = None  # the reader waits for it
+        self.interrupted = False  # the consumer was cancelled while it iterated
+        self._news: Event | None = None  # the consumer waits for it
+        self._room: Event | None = None  # the reader waits for it
 
     # -- the reader's side, in the call's task -----------------------------------------------
 
@@ -113,8 +115,8 @@ class StreamCall(Call[None], Generic[T]):
     async def _wait_for_room(self) -> None:
         self.start_limit(None)  # the consumer's time, not the server's
         while self._is_full():
-            self._room = anyio.Event()
-            await self._room.wait()
+            self._room = room = self.group.new_event()
+            await room.wait()
 
     # -- the consumer's side -----------------------------------------------------------------
 
@@ -131,8 +133,11 @@ class StreamCall(Call[None], Generic[T]):
             if self._blocks or self.ended.is_set():
                 await checkpoint()
             while not self._blocks and not self.ended.is_set():
-                self._news = anyio.Event()
-                await self._news.wait()
+                self._news = news = self.group.new_event()
+                await news.wait()
+        except BaseException:
+            self.interrupted = True
+            raise
         finally:
             self._news = None
             self._consuming = False
@@ -182,11 +187,10 @@ class Stream(Generic[T]):
     `ResourceWarning`.
     """
 
-    __slots__ = ("_call", "_interrupted")
+    __slots__ = ("_call",)
 
     def __init__(self, call: StreamCall[T]) -> None:
         self._call = call
-        self._interrupted = False  # the consumer was cancelled while it iterated
 
     def __aiter__(self) -> Stream[T]:
         return self
@@ -196,21 +200,12 @@ class Stream(Generic[T]):
             return self._call.ready.popleft()
         except IndexError:
             pass
-        parts = await self._next_block()
+        parts = await self._call.next_block()
         if not parts:
             raise StopAsyncIteration
         ready = self._call.ready
         ready.extend(parts)
         return ready.popleft()
-
-    async def _next_block(self) -> list[T]:
-        try:
-            return await self._call.next_block()
-        except Exception:
-            raise
-        except BaseException:
-            self._interrupted = True
-            raise
 
     def batches(self) -> AsyncIterator[list[T]]:
         """The parts of each network read as one list; never an empty one."""
@@ -276,7 +271,7 @@ class Stream(Generic[T]):
         with suppress(RuntimeError):  # that loop is gone, and the request with it
             schedule(partial(call.abort, "the stream was dropped"))
         # Last, because it can raise. A consumer that was cancelled had no chance to close.
-        if not self._interrupted:
+        if not call.interrupted:
             warnings.warn(
                 f"{self!r} was dropped without being closed: use `async with`",
                 ResourceWarning,
@@ -297,7 +292,7 @@ class _Batches(AsyncIterator[list[T]]):
             parts = list(ready)
             ready.clear()
             return parts
-        parts = await self._stream._next_block()
+        parts = await self._stream._call.next_block()
         if not parts:
             raise StopAsyncIteration
         return parts

@@ -26,7 +26,7 @@ _EARLY_BYTES = 64 * 1024
 # How long to look for the reply of a server that stopped reading.
 _LAST_WORDS_SECONDS = 1.0
 
-_BROKEN = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
+BROKEN = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
 
 class Limits(NamedTuple):
@@ -92,27 +92,26 @@ class Connection:
         while not reply.head_complete:
             if reply.failure is not None:
                 raise reply.failure
-            await self._read(limits)
+            await self.read(limits)
         if reply.failure is not None:
             raise reply.failure
 
-    async def receive(self, limits: Limits) -> bytes:
-        """The next block of the body: what a network read brought; empty at the end.
+    async def read(self, limits: Limits) -> None:
+        """Read on in the reply, which can mean that it has failed.
 
         Raises:
-            httpx.ReadError, httpx.RemoteProtocolError: the body breaks off, or is none of HTTP.
+            httpx.ReadError: the connection broke.
             httpx.ReadTimeout: a limit passed.
         """
-        reply = self.reply
-        while True:
-            block = reply.take()
-            if block:
-                return block
-            if reply.failure is not None:
-                raise reply.failure
-            if reply.complete:
-                return b""
-            await self._read(limits)
+        try:
+            if limits.read is None:
+                data = await self._socket.receive()
+            else:
+                data = await self._receive_within(limits.read)
+        except BROKEN as error:
+            cause = self._write_failure or error
+            raise httpx.ReadError(reason(cause)) from cause
+        self._take(data)
 
     def is_reusable(self) -> bool:
         """Whether another request can follow; once the reply is done with."""
@@ -126,19 +125,6 @@ class Connection:
         """Close it now, in whatever state."""
         self.reply.close()
         self._socket.close()
-
-    # -- reading -------------------------------------------------------------------------------
-
-    async def _read(self, limits: Limits) -> None:
-        try:
-            if limits.read is None:
-                data = await self._socket.receive()
-            else:
-                data = await self._receive_within(limits.read)
-        except _BROKEN as error:
-            cause = self._write_failure or error
-            raise httpx.ReadError(reason(cause)) from cause
-        self._take(data)
 
     async def _receive_within(self, seconds: float) -> bytes:
         with anyio.move_on_after(seconds):
@@ -167,7 +153,7 @@ class Connection:
                 await self._send_piece(memoryview(data)[sent:], limits)
                 self._all_sent = True
                 return
-        except _BROKEN as error:
+        except BROKEN as error:
             self._write_failure = error  # it may have answered all the same
             return
         await self._send_and_read(memoryview(data)[sent:], pieces, message.size, limits)
@@ -205,7 +191,7 @@ class Connection:
                         await _finish(pieces)
                 self._all_sent = True
                 tasks.cancel_scope.cancel()
-            except _BROKEN as error:
+            except BROKEN as error:
                 self._write_failure = error
                 tasks.cancel_scope.deadline = anyio.current_time() + _LAST_WORDS_SECONDS
             except Exception as error:  # noqa: BLE001 - raised below, not out of the group
@@ -239,7 +225,7 @@ class Connection:
                 data = await self._socket.receive()
                 self._take(data)
                 size += len(data)
-        except _BROKEN as error:
+        except BROKEN as error:
             if self._write_failure is None:
                 self._write_failure = error
         scope.cancel()

@@ -113,7 +113,7 @@ class Exchange:
         """
         blocks: list[bytes] = []
         size = 0
-        while block := await self.receive():
+        while block := await self.receive(limit):
             blocks.append(block)
             size += len(block)
             if size > limit:
@@ -123,16 +123,21 @@ class Exchange:
                 break
         return b"".join(blocks)
 
-    async def receive(self) -> bytes:
+    async def receive(self, many: int | None = None) -> bytes:
         """The next block of the body, which is what a network read brought; empty at its end.
+
+        With `many` it can be so many bytes, or all that is left.
 
         Raises:
             ConnectError, RequestTimeout, ProtocolError: the body breaks off.
         """
-        assert self._reply is not None
+        reply = self._reply
+        assert reply is not None
         self._call.start_limit("idle")
         try:
-            while block := await self._reply.receive():
+            if many is not None and self._in_one_go and isinstance(reply, Reply):
+                return await reply.receive_all(many) or await reply.receive()
+            while block := await reply.receive():
                 if self._decompress is not None:
                     block = self._decompress(block)
                 if block:  # what a decompressor gives at first can be empty
@@ -140,6 +145,11 @@ class Exchange:
         except (httpx.HTTPError, httpx.StreamError, OSError, zlib.error) as error:
             raise self._translated(error) from error
         return b""
+
+    @property
+    def _in_one_go(self) -> bool:
+        """Whether nothing has to be done between two network reads."""
+        return self._decompress is None and self._call.timeouts.idle is None
 
     async def drain(self) -> None:
         """Read to the end of the HTTP message, if that is near, so that the connection lives on."""

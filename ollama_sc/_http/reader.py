@@ -7,6 +7,7 @@ end is the end of the body: both are decided here.
 from __future__ import annotations
 
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -39,6 +40,7 @@ class ReplyReader:
         head_complete: whether the head is here. Interim replies (1xx) are read and forgotten.
         complete: whether the whole reply is here.
         surplus: whether anything came behind it. It has no place on a connection that is reused.
+        waiting: how many bytes of the body have come and were not taken.
         failure: what is wrong with the bytes after those that `take` gives.
     """
 
@@ -57,6 +59,7 @@ class ReplyReader:
         self._bodiless = bodiless  # it answers HEAD
         self.begun = False
         self._barren_bytes = 0  # since the last byte of the body
+        self.waiting = 0
         self._pieces: list[bytes] = []
         self._own_pieces = 0  # of these, once it is complete
         self.on_body = self._pieces.append  # a chunk of the body costs no frame of Python
@@ -138,6 +141,7 @@ class ReplyReader:
                 self._fail(str(error), error)
         if len(self._pieces) > pieces:
             self._barren_bytes = 0
+            self.waiting += sum(map(len, islice(self._pieces, pieces, None)))
         elif not self.complete:
             self._barren_bytes += len(data)
             if self._barren_bytes > MAX_HEAD_BYTES:
@@ -173,7 +177,7 @@ class ReplyReader:
             return b""
         block = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        self._own_pieces = 0
+        self._own_pieces = self.waiting = 0
         return block
 
     def close(self) -> bool:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint, current_token
 from anyio.streams.tls import TLSAttribute, TLSStream
+
+from ollama_sc._waiting import is_trio
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,8 +29,13 @@ READ_BYTES = 64 * 1024
 class Socket:
     """A connected socket: plain, on any event loop."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        readable: Callable[[socket.socket], Awaitable[None]] = anyio.wait_readable,
+    ) -> None:
         self._sock = sock
+        self._readable = readable
         self._full = False  # the last read took all that it was allowed to
         self._closed = False
         self._sending = anyio.Lock(fast_acquire=True)
@@ -40,18 +48,15 @@ class Socket:
         if self._full:
             await checkpoint()  # more will be there: others get their turn all the same
         else:
-            await self._readable()
+            await self._readable(self._sock)
         while True:
             try:
                 data = self._sock.recv(READ_BYTES)
             except (BlockingIOError, InterruptedError):
-                await self._readable()
+                await self._readable(self._sock)
             else:
                 self._full = len(data) == READ_BYTES
                 return data
-
-    async def _readable(self) -> None:
-        await anyio.wait_readable(self._sock)
 
     def send_now(self, data: bytes) -> int:
         """Send what the kernel takes at once; how many bytes that was."""
@@ -248,13 +253,15 @@ async def connect(host: str, port: int) -> Socket:
 
 def _fitting(sock: socket.socket) -> Socket:
     """What reads it best on the running event loop."""
-    loop: Any = current_token().native_token
-    if hasattr(loop, "add_reader"):
-        try:
-            return AsyncioSocket(sock, loop)
-        except NotImplementedError:  # Windows' default loop
-            pass
-    return Socket(sock)
+    token = current_token()
+    if is_trio(token):
+        from trio.lowlevel import wait_readable  # noqa: PLC0415 - only who runs on it has it
+
+        return Socket(sock, wait_readable)
+    try:
+        return AsyncioSocket(sock, cast("asyncio.AbstractEventLoop", token.native_token))
+    except NotImplementedError:  # Windows' default loop
+        return Socket(sock)
 
 
 async def wrap(plain: Socket, host: str, context: ssl.SSLContext) -> TlsSocket:

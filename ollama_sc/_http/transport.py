@@ -97,9 +97,30 @@ class Reply:
         Raises:
             httpx.TransportError: the body breaks off.
         """
-        if self._connection is None:
-            return b""
-        return await self._connection.receive(self._limits)
+        reader = self.reader
+        while self._connection is not None:
+            block = reader.take()
+            if block:
+                return block
+            if reader.failure is not None:
+                raise reader.failure
+            if reader.complete:
+                break
+            await self._connection.read(self._limits)
+        return b""
+
+    async def receive_all(self, most: int) -> bytes:
+        """What is left of the body, or more than `most` bytes of it, or up to what is wrong in it.
+
+        Raises:
+            httpx.TransportError: the body breaks off.
+        """
+        reader = self.reader
+        while self._connection is not None and reader.waiting <= most:
+            if reader.complete or reader.failure is not None:
+                break
+            await self._connection.read(self._limits)
+        return reader.take()
 
     def close(self, *, reuse: bool = True) -> None:
         """Give the connection back, or close it where the reply was not read to its end."""
