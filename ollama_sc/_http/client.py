@@ -28,6 +28,7 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FRAMING = {"content-length", "transfer-encoding", "content-encoding", "connection", "expect"}
 _REDIRECTS = 5
 _TARGETS = 256  # paths whose bytes are kept
+_NOWHERE = httpx.AsyncBaseTransport()
 _NO_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 
 
@@ -82,9 +83,10 @@ class Http:
             settings.setdefault("auth", host.userinfo)
         try:
             base = httpx.URL(host.url)
-            if host.is_loopback and "proxy" not in options:
+            mounts = options.get("mounts") or {}
+            if host.is_loopback and "proxy" not in options and not _reach(mounts, base):
                 # A proxy that the environment names is not for this machine.
-                settings["mounts"] = {f"all://{host.netloc}": None, **(options.get("mounts") or {})}
+                settings["mounts"] = {f"all://{host.netloc}": None, **mounts}
             self._client = client = _Client(
                 timeout=None,
                 # Nothing may queue in there: this library's own limit stands in front.
@@ -214,6 +216,14 @@ class Http:
         if isinstance(body, Upload):
             return Outgoing(head, body.pieces(), size=body.size, bodiless=bodiless)
         return Outgoing(head, body if isinstance(body, bytes) else b"", bodiless=bodiless)
+
+
+def _reach(mounts: Mapping[str, httpx.AsyncBaseTransport | None], url: httpx.URL) -> bool:
+    """Whether one of a user's mounts is for a URL."""
+    if not mounts:
+        return False
+    client = httpx.AsyncClient(mounts=mounts, transport=_NOWHERE, trust_env=False)
+    return client._transport_for_url(url) is not _NOWHERE
 
 
 def _hooks(client: httpx.AsyncClient) -> bool:

@@ -34,8 +34,9 @@ class ReplyReader:
     """Reads one reply.
 
     Attributes:
-        version, status, reason, headers: the head; names and values as they came, in order.
-        fields: the headers by name in lower case; of several, the last.
+        version, status, reason: the head's first line.
+        fields: the headers by name in lower case; several are joined by commas. Spaces and tabs
+            around a value are still there.
         begun: whether a byte of it has come.
         head_complete: whether the head is here. Interim replies (1xx) are read and forgotten.
         complete: whether the whole reply is here.
@@ -48,7 +49,7 @@ class ReplyReader:
         self.version = ""
         self.status = 0
         self.reason = b""
-        self.headers: list[tuple[bytes, bytes]] = []
+        self._headers: list[tuple[bytes, bytes]] = []
         self.fields: dict[bytes, bytes] = {}
         self.head_complete = False
         self.complete = False
@@ -80,7 +81,7 @@ class ReplyReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; what comes behind the body in trailers is ignored."""
         if not self.head_complete:
-            self.headers.append((name, value.strip(b" \t")))
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Decide how the body ends."""
@@ -90,14 +91,16 @@ class ReplyReader:
         assert parser is not None
         self.status = status = parser.get_status_code()
         if status < 200:
-            self.headers.clear()
+            self._headers.clear()
             self.reason = b""
             return
         self.head_complete = True
         self.version = parser.get_http_version()
         if self.version not in ("1.0", "1.1"):
             self._fail(f"it is of HTTP {self.version}, which was not asked for")
-        self.fields = fields = {name.lower(): value for name, value in self.headers}
+        self.fields = fields = {name.lower(): value for name, value in self._headers}
+        if len(fields) != len(self._headers):
+            fields.update(_joined(self._headers))
         if self._bodiless:
             # llhttp goes on to read a body that will not come, and is of no use any more.
             self.complete = True
@@ -108,7 +111,8 @@ class ReplyReader:
         self._keep_alive = parser.should_keep_alive()
         coding = fields.get(b"transfer-encoding")
         if coding is not None:
-            if coding.strip().lower() != b"chunked":
+            # llhttp takes nothing else for it: not in several lines, nor with a tab behind it.
+            if coding.strip(b" ").lower() != b"chunked":
                 self._fail(f"a transfer encoding that nobody asked for: {coding[:40]!r}")
         elif b"content-length" not in fields:
             self._until_close = status not in _NO_BODY
@@ -147,8 +151,9 @@ class ReplyReader:
             if self._barren_bytes > MAX_HEAD_BYTES:
                 what = "trailers or chunk sizes" if self.head_complete else "headers"
                 self._fail(f"its {what} are longer than {MAX_HEAD_BYTES} bytes")
-        if self._bodiless and self.complete and not data.endswith((b"\r\n\r\n", b"\n\n")):
-            self.surplus = True
+        if self._bodiless and self.complete:
+            end = data.find(b"\r\n\r\n") + 4  # 3, where only its last bytes are in here
+            self.surplus = end != len(data) if end > 3 else len(data) > 3
 
     @property
     def is_read(self) -> bool:
@@ -166,6 +171,11 @@ class ReplyReader:
                 if self.begun
                 else "the server closed the connection without a reply"
             )
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers as they came."""
+        return [(name, value.strip(b" \t")) for name, value in self._headers]
 
     def take(self) -> bytes:
         """The body that has come since the last time."""
@@ -190,3 +200,11 @@ class ReplyReader:
         if self.failure is None:
             self.failure = httpx.RemoteProtocolError(why)
             self.failure.__cause__ = cause
+
+
+def _joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    joined: dict[bytes, bytes] = {}
+    for name, value in headers:
+        key = name.lower()
+        joined[key] = joined[key] + b", " + value if key in joined else value
+    return joined

@@ -239,15 +239,19 @@ async def connect(host: str, port: int) -> Socket:
         OSError: there is no connection.
     """
     stream = await anyio.connect_tcp(host, port)
-    raw: Any = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - no Django
-    sock = socket.socket(fileno=os.dup(raw.fileno()))
+    sock: socket.socket | None = None
     try:
-        # anyio's own descriptor: the connection lives on in ours.
-        await anyio.aclose_forcefully(stream)
+        try:
+            raw: Any = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - no Django
+            sock = socket.socket(fileno=os.dup(raw.fileno()))
+        finally:
+            # anyio's own descriptor: the connection lives on in ours.
+            await anyio.aclose_forcefully(stream)
         sock.settimeout(0)
         return _fitting(sock)
     except BaseException:
-        sock.close()
+        if sock is not None:
+            sock.close()
         raise
 
 

@@ -84,7 +84,7 @@ class Reply:
     def header(self, name: str) -> str | None:
         """A header, by its name in lower case."""
         value = self.reader.fields.get(name.encode())
-        return None if value is None else value.decode("latin-1")
+        return None if value is None else value.strip(b" \t").decode("latin-1")
 
     @property
     def is_read(self) -> bool:
@@ -107,6 +107,8 @@ class Reply:
             if reader.complete:
                 break
             await self._connection.read(self._limits)
+        if not reader.complete:
+            raise httpx.ReadError("the reply was closed before its end")
         return b""
 
     async def receive_all(self, most: int) -> bytes:
