@@ -128,14 +128,15 @@ def mode_server(literal: Literal) -> Handler:
                 await settle()
             if how == "split":
                 await peer.send(literal.whole[position:])
-                if literal.ends == "closing":
-                    await peer.finish()
-            elif how == "reset":
-                return await peer.reset()
-            elif how == "cut":
-                await peer.finish()
-            else:
+                if literal.ends == "itself":
+                    continue
+            if how == "reset":
+                await peer.reset()
+            elif how == "ragged":
                 await peer.cut()
+            else:
+                await peer.finish()
+            return await peer.gone()
 
     return handle
 

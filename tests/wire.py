@@ -25,24 +25,7 @@ import pytest
 import trustme
 from anyio.streams.tls import TLSStream
 
-try:
-    from ollama_sc._http import Transport
-except ImportError:  # SHIM, until the transport is here
-
-    class Transport(httpx.AsyncHTTPTransport):
-        def connections(self):
-            found = [c for c in self._pool.connections if not c.is_closed()]
-            from ollama_sc._http.client import Connections
-            return Connections(len(found), sum(c.is_idle() for c in found))
-
-        async def handle_async_request(self, request):
-            for attempt in (1, 2):
-                had = self.connections().idle
-                try:
-                    return await super().handle_async_request(request)
-                except (httpx.NetworkError, httpx.RemoteProtocolError):
-                    if attempt == 2 or not had: raise
-
+from ollama_sc._http import Transport
 
 LIMIT = 10.0  # seconds that anything here may take
 
