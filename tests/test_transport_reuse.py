@@ -123,17 +123,23 @@ async def test_the_connection_that_came_back_last_is_used_first(
         ok(b"ok", b"connection: Close"),
         ok(b"ok", b"Connection: x, close"),
         ok(b"ok", b"Connection: x", b"Connection: close"),
+        ok(b"ok", b"Connection: close", b"Connection: x"),
+        ok(b"ok", b"Connection: close\t"),
         ok(b"ok").replace(b"1.1", b"1.0"),
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
         b"2\r\nok\r\n0\r\n\r\n",
     ],
 )
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
 @plain_and_tls
-async def test_a_server_that_wants_no_more(anyio_backend: Any, reply: bytes, secure: bool) -> None:
+async def test_a_server_that_wants_no_more(
+    anyio_backend: Any, reply: bytes, method: str, secure: bool
+) -> None:
     """A connection that the reply says is over is closed at once, by the client."""
+    body = b"ok" if method == "GET" else b""
 
     async def handle(peer: Peer) -> None:
-        await peer.send(reply)
+        await peer.send(reply if body else reply.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
         await peer.gone()
 
     async with (
@@ -141,7 +147,7 @@ async def test_a_server_that_wants_no_more(anyio_backend: Any, reply: bytes, sec
         connected(secure) as transport,
     ):
         for number in range(3):
-            assert (await fetch(transport, server.url + "/")).body == b"ok"
+            assert (await fetch(transport, server.url + "/", method)).body == body
             assert transport.connections() == (0, 0)
             await server.until_open(0)
             assert len(server.peers) == number + 1
@@ -403,6 +409,7 @@ UNASKED = [
     b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     b"\x00" * 100,
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes",
+    b"0\r\n\r\n",
 ]
 SHAPES = {
     "length": (ok(b"mine"), "GET", b"mine"),
@@ -412,6 +419,9 @@ SHAPES = {
         b"mine",
     ),
     "head": (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n", "HEAD", b""),
+    "head-zero": (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "HEAD", b""),
+    "head-chunked": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "HEAD", b""),
+    "head-neither": (b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", "HEAD", b""),
     "204": (b"HTTP/1.1 204 No\r\n\r\n", "GET", b""),
     "304": (b"HTTP/1.1 304 No\r\nContent-Length: 4\r\n\r\n", "GET", b""),
     "zero": (ok(b""), "GET", b""),
