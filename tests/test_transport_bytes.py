@@ -63,7 +63,9 @@ LITERALS = {
         HELLO,
     ),
     "until-close-1.0": Literal(b"HTTP/1.0 200 OK\r\nA: b\r\n\r\n", HELLO, HELLO, ends="closing"),
-    "until-close-1.1": Literal(b"HTTP/1.1 404 Not\r\nA: b\r\n\r\n", HELLO, HELLO, 404, ends="closing"),
+    "until-close-1.1": Literal(
+        b"HTTP/1.1 404 Not\r\nA: b\r\n\r\n", HELLO, HELLO, 404, ends="closing"
+    ),
     "length-1.0": Literal(b"HTTP/1.0 200 OK\r\nContent-Length: 12\r\n\r\n", HELLO, HELLO),
     "continue-first": Literal(
         b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n",

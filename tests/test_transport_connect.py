@@ -596,6 +596,3 @@ async def test_no_tls_is_prepared_for_plain_http(
         async with AsyncClient(plain.url) as client:
             await client.request("GET", "/ok/", type=bytes)
         assert made <= 1
-
-
-

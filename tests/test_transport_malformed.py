@@ -289,8 +289,10 @@ async def test_a_head_of_32_kib_is_read(anyio_backend: Any, secure: bool) -> Non
     """Many headers and long ones are fine up to a point."""
     many = b"".join(b"X-%d: %s\r\n" % (number, b"v" * 20) for number in range(1000))
     long = b"X: " + b"v" * 32_000 + b"\r\n"
-    replies = {f"/{key}": OK + lines + b"Content-Length: 2\r\n\r\nok" for key, lines in
-               {"many": many, "long": long}.items()}
+    replies = {
+        f"/{key}": OK + lines + b"Content-Length: 2\r\n\r\nok"
+        for key, lines in {"many": many, "long": long}.items()
+    }
     async with (
         serving(answering(replies), tls=secure) as server,
         connected(secure) as transport,
@@ -314,7 +316,10 @@ ENDLESS = {
     "informed": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 300),
     "hints": (b"", b"HTTP/1.1 103 Hints\r\nLink: </a>\r\n\r\n" * 200),
     "blank-lines": (b"", b"\r\n" * 4000),
-    "trailers": (CHUNKED + b"5\r\nhello\r\n0\r\n", b"".join(b"X-%d: 1\r\n" % n for n in range(600))),
+    "trailers": (
+        CHUNKED + b"5\r\nhello\r\n0\r\n",
+        b"".join(b"X-%d: 1\r\n" % n for n in range(600)),
+    ),
     "trailer": (CHUNKED + b"5\r\nhello\r\n0\r\nX: ", b"v" * PIECE),
     "extension": (CHUNKED + b"5;", b"e" * PIECE),
     "size": (CHUNKED, b"0" * PIECE),

@@ -88,7 +88,9 @@ FRAMING = {
 }
 printable = st.binary(max_size=30).map(lambda data: bytes(b for b in data if b > 32 and b != 127))
 value = st.lists(printable, max_size=3).map(lambda words: b" \t ".join(filter(None, words)))
-headers = st.lists(st.tuples(token.filter(lambda name: name.lower() not in FRAMING), value), max_size=6)
+headers = st.lists(
+    st.tuples(token.filter(lambda name: name.lower() not in FRAMING), value), max_size=6
+)
 
 
 @st.composite
@@ -106,7 +108,10 @@ def replies(draw: Any) -> tuple[str, bytes, str]:
     where = draw(st.integers(0, len(lines)))
     wire = body
     if framing == "length":
-        lines.insert(where, (draw(st.sampled_from([b"Content-Length", b"content-length"])), b"%d" % len(body)))
+        lines.insert(
+            where,
+            (draw(st.sampled_from([b"Content-Length", b"content-length"])), b"%d" % len(body)),
+        )
     elif framing == "chunked":
         lines.insert(where, (b"Transfer-Encoding", b"chunked"))
         cuts = sorted(draw(st.sets(st.integers(0, len(body)), max_size=5)) | {0, len(body)})
@@ -126,7 +131,11 @@ def replies(draw: Any) -> tuple[str, bytes, str]:
         if framing == "closing":
             framing = "length"
     space = draw(st.sampled_from([b"", b" ", b" \t"]))
-    hints = draw(st.sampled_from([b"", b"", b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 \r\nA: b\r\n\r\n" * 2]))
+    hints = draw(
+        st.sampled_from(
+            [b"", b"", b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 \r\nA: b\r\n\r\n" * 2]
+        )
+    )
     head = b"".join(
         b"%s:%s%s%s\r\n" % (name, space, content, space.strip(b"\t")) for name, content in lines
     )
@@ -178,9 +187,25 @@ SEEDS = [
     *(path.read_bytes()[:400] for path in sorted(RECORDINGS.glob("*.http"))[::9]),
 ]
 NASTY = [
-    b"\r\n", b"\n", b"\r", b"\x00", b":", b" ", b"-", b"ffffffffffffffff", b"0\r\n\r\n", b"\xff",
-    b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"HTTP/1.1 ", b"101", b"204", b"999999999999",
-    b"Connection: close\r\n", b"Upgrade: x\r\nConnection: upgrade\r\n", b"Content-Encoding: gzip\r\n",
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\x00",
+    b":",
+    b" ",
+    b"-",
+    b"ffffffffffffffff",
+    b"0\r\n\r\n",
+    b"\xff",
+    b"Content-Length: 5\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"HTTP/1.1 ",
+    b"101",
+    b"204",
+    b"999999999999",
+    b"Connection: close\r\n",
+    b"Upgrade: x\r\nConnection: upgrade\r\n",
+    b"Content-Encoding: gzip\r\n",
 ]
 
 
@@ -200,7 +225,9 @@ def mutants(draw: Any) -> bytes:
     return data
 
 
-any_bytes = mutants() | st.binary(max_size=300) | st.binary(max_size=100).map(b"HTTP/1.1 200 ".__add__)
+any_bytes = (
+    mutants() | st.binary(max_size=300) | st.binary(max_size=100).map(b"HTTP/1.1 200 ".__add__)
+)
 ends = st.sampled_from(["finish", "finish", "reset"])
 methods = st.sampled_from(["GET", "POST", "HEAD"])
 

@@ -297,9 +297,7 @@ def ok(body: bytes = b"ok", *headers: bytes, status: bytes = b"200 OK") -> bytes
     return b"\r\n".join([*lines, b"", body])
 
 
-CHUNKED_HELLO = (
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
-)
+CHUNKED_HELLO = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
 
 
 # -- the client ------------------------------------------------------------------------------------
