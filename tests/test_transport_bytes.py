@@ -322,6 +322,39 @@ async def test_a_body_that_nobody_reads_to_its_end_costs_its_connection(anyio_ba
             assert transport.connections() == (1, 1)
 
 
+async def test_a_closed_reply_is_not_at_its_end(anyio_backend: Any) -> None:
+    """Who goes on to read a response that was closed half-way gets an error, and no end."""
+    begun = CHUNKED + b"5\r\nhello\r\n"
+    async with serving(answering({"/": begun})) as server, connected() as transport:
+        response = await transport.handle_async_request(httpx.Request("GET", server.url + "/"))
+        pieces = aiter(response.stream)
+        assert await anext(pieces) == b"hello"
+        await response.aclose()
+        with pytest.raises((httpx.TransportError, httpx.StreamError)):
+            await anext(pieces)
+
+
+@quick
+@plain_and_tls
+async def test_bodies_as_long_as_buffers(anyio_backend: Any, secure: bool) -> None:
+    """Replies whose length is about that of a network read arrive whole, one after the other."""
+    head = len(b"HTTP/1.1 200 OK\r\nContent-Length: 65536\r\n\r\n")
+    sizes = [
+        buffer * times + off
+        for buffer in (1 << 14, 1 << 16)
+        for times in (1, 2)
+        for off in (-head - 1, -head, -head + 1, -1, 0, 1)
+    ]
+    replies = {
+        f"/{size}": b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"z" * size
+        for size in sizes
+    }
+    async with serving(answering(replies), tls=secure) as server, connected(secure) as transport:
+        for size in sizes:
+            assert (await fetch(transport, f"{server.url}/{size}")).body == b"z" * size
+        assert len(server.peers) == 1
+
+
 async def test_closing_the_transport_closes_what_is_in_use(anyio_backend: Any) -> None:
     """Connections in use are closed too; who reads from one gets an error, and no hang."""
     outcomes: list[Any] = []

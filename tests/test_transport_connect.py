@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import socket
 import ssl
 import warnings
@@ -501,6 +504,25 @@ async def test_a_name_that_cannot_be_found(
     with pytest.raises((ConnectError, RequestError)):
         async with AsyncClient(f"http://{name}:1") as client:
             await client.version()
+
+
+@plain_and_tls
+async def test_no_descriptor_is_left_to_take(
+    anyio_backend: Any, secure: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system has none left a request is a ConnectError, and nothing of it stays open."""
+
+    def none_left(*args: Any) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with serving(answering(), tls=secure) as server, connected(secure) as transport:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "dup", none_left)
+            with contextlib.suppress(httpx.ConnectError):
+                await fetch(transport, server.url + "/ok/", headers={"Connection": "close"})
+        await server.until_open(0)
+        await works(transport, server)
+        assert all_idle(transport)
 
 
 @pytest.fixture

@@ -258,6 +258,8 @@ async def test_what_must_be_read(anyio_backend: Any) -> None:
         "token": (header(b"!#$%&'*+-.^_`|~09azAZ: b"), b"hello"),
         "extension": (CHUNKED + b'5 ; a = "b;c" ;d\r\nhello\r\n0\r\n\r\n', b"hello"),
         "upper": (CHUNKED + b"A\r\nhellohello\r\n0\r\n\r\n", b"hellohello"),
+        "upgrade-offer": (header(b"Upgrade: h2,h2c\r\nConnection: Upgrade"), b"hello"),
+        "keep-alive": (header(b"Connection: keep-alive\r\nKeep-Alive: timeout=5"), b"hello"),
         "600": (b"HTTP/1.1 600 Odd\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
     }
     replies = {f"/{name}": reply for name, (reply, _) in odd.items()}
