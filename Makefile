@@ -3,6 +3,7 @@
 #
 #   make demo    the main job, against your Ollama server or the bundled fake one
 #   make test    the tests
+#   make soak    a minute of cancels, aborts and faults at random on each event loop
 #   make check   ruff, mypy and basedpyright
 #   make bench   CPU time beside ollama-python's, in one run
 
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 # The stamp is newer than the files that say what the environment holds.
 STAMP := $(VENV)/.ollama-sc-ready
 
-.PHONY: help demo test check bench format clean
+.PHONY: help demo test soak check bench format clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -33,6 +34,10 @@ demo: $(STAMP)
 test: $(STAMP)
 	@echo "==> Running the tests on trio and asyncio, on every core"
 	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+soak: $(STAMP)
+	@echo "==> A minute of cancels, aborts and faults at random, on trio and on asyncio"
+	@SOAK_SECONDS=$${SOAK_SECONDS:-60} $(BIN)/python -m pytest tests/test_soak.py -rP -n 2 $(ARGS)
 
 check: $(STAMP)
 	@echo "==> ruff (lint, format), mypy strict, basedpyright strict"
