@@ -42,9 +42,17 @@ async def tell_digest(peer: Peer) -> None:
     await peer.send(ok(digest(peer.asked[-1].body)))
 
 
-async def in_pieces(data: bytes, size: int = 100_000) -> AsyncIterator[bytes]:
-    for start in range(0, len(data), size):
-        yield data[start : start + size]
+class in_pieces(AsyncIterator[bytes]):
+    """No generator: httpx wraps it in one, which the transport closes; one inside it could not."""
+
+    def __init__(self, data: bytes, size: int = 100_000) -> None:
+        self.rest = iter([data[start : start + size] for start in range(0, len(data), size)])
+
+    async def __anext__(self) -> bytes:
+        try:
+            return next(self.rest)
+        except StopIteration:
+            raise StopAsyncIteration from None
 
 
 # -- bodies that arrive ----------------------------------------------------------------------------

@@ -18,15 +18,13 @@ from ollama_sc._calls import CLEANUP_SECONDS
 
 from .messages import Progress
 from .reader import ReplyReader
-from .sockets import Socket
+from .sockets import Socket, broken
 
 _PIECE_BYTES = 64 * 1024
 # How much of a reply is read while its request is still being sent.
 _EARLY_BYTES = 64 * 1024
 # How long to look for the reply of a server that stopped reading.
 _LAST_WORDS_SECONDS = 1.0
-
-BROKEN = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
 
 class Limits(NamedTuple):
@@ -108,7 +106,7 @@ class Connection:
                 data = await self._socket.receive()
             else:
                 data = await self._receive_within(limits.read)
-        except BROKEN as error:
+        except broken() as error:
             cause = self._write_failure or error
             raise httpx.ReadError(reason(cause)) from cause
         self._take(data)
@@ -153,7 +151,7 @@ class Connection:
                 await self._send_piece(memoryview(data)[sent:], limits)
                 self._all_sent = True
                 return
-        except BROKEN as error:
+        except broken() as error:
             self._write_failure = error  # it may have answered all the same
             return
         await self._send_and_read(memoryview(data)[sent:], pieces, message.size, limits)
@@ -191,7 +189,7 @@ class Connection:
                         await _finish(pieces)
                 self._all_sent = True
                 tasks.cancel_scope.cancel()
-            except BROKEN as error:
+            except broken() as error:
                 self._write_failure = error
                 tasks.cancel_scope.deadline = anyio.current_time() + _LAST_WORDS_SECONDS
             except Exception as error:  # noqa: BLE001 - raised below, not out of the group
@@ -225,7 +223,7 @@ class Connection:
                 data = await self._socket.receive()
                 self._take(data)
                 size += len(data)
-        except BROKEN as error:
+        except broken() as error:
             if self._write_failure is None:
                 self._write_failure = error
         scope.cancel()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     import asyncio
 
 READ_BYTES = 64 * 1024
+
+
+def broken() -> tuple[type[BaseException], ...]:
+    """What a socket raises when there is no use in it any more; for an ``except`` clause."""
+    trio = sys.modules.get("trio")
+    more = () if trio is None else (trio.ClosedResourceError,)
+    return (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, *more)
 
 
 class Socket:
