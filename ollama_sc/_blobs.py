@@ -24,7 +24,7 @@ PIECE_BYTES = 1024 * 1024
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
 Progress = Callable[[int, int], None]
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_DIGEST = r"sha256:[0-9a-f]{64}"
 
 
 class PieceError(Exception):
@@ -37,7 +37,7 @@ class PieceError(Exception):
 
 def check_digest(digest: object) -> str:
     """A digest as the API spells it."""
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+    if not isinstance(digest, str) or not re.fullmatch(_DIGEST, digest):
         raise RequestError(
             f"a digest is 'sha256:' and 64 hexadecimal digits in lower case, not {digest!r:.80}"
         )

@@ -22,7 +22,6 @@ credential, and can be pickled. This module may know nothing of the others.
 
 from __future__ import annotations
 
-import pickle
 from typing import Any, Self
 
 
@@ -109,6 +108,8 @@ class AbortError(OllamaError):
 def _picklable(value: object) -> object:
     """The value itself where it can be pickled, or else what it looks like."""
     try:
+        import pickle  # noqa: PLC0415 - who gets here has it already
+
         pickle.dumps(value)
     except Exception:  # noqa: BLE001 - anything can go wrong in somebody's own methods
         try:

@@ -18,8 +18,8 @@ DEFAULT_PORT = 11434
 _SCHEMES = {"http": 80, "https": 443}
 _NAME_BYTES = 254  # with a dot at its end
 # What could hold a password, in whatever wrong place.
-_SECRET = re.compile(r"@|%40|^[^:]*:[^:/]*://")
-_HOST_NAME = re.compile(r"[^\s/?#@\[\]<>\\^`{|}%\x00-\x1f\x7f]+")
+_SUSPICIOUS = r"@|%40|^[^:]*:[^:/]*://"
+_HOST_NAME = r"[^\s/?#@\[\]<>\\^`{|}%\x00-\x1f\x7f]+"
 
 
 class Host(NamedTuple):
@@ -69,7 +69,7 @@ def parse_host(value: str | None) -> Host:
     try:
         return _parse(text)
     except _UnusableError as error:
-        if _SECRET.search(text):
+        if re.search(_SUSPICIOUS, text):
             raise RequestError(
                 f"not a host, nor http://user:password@host:{DEFAULT_PORT} (it is not shown here, "
                 "for it could hold a password)"
@@ -158,7 +158,7 @@ def _name(text: str) -> str:
     if text in ("", "0.0.0.0"):  # noqa: S104 - a client cannot connect to "every address"
         return "127.0.0.1"
     try:
-        valid = bool(_HOST_NAME.fullmatch(text)) and len(text.encode("idna")) <= _NAME_BYTES
+        valid = bool(re.fullmatch(_HOST_NAME, text)) and len(text.encode("idna")) <= _NAME_BYTES
     except UnicodeError:
         valid = False
     if not valid:

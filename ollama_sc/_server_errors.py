@@ -6,7 +6,6 @@ APIs), JSON in a string (the model runner's own), plain text, a proxy's page, or
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -136,6 +135,8 @@ def _page_text(body: bytes) -> str:
     if "<" in text:
         title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
         text = title[1] if title else re.sub(r"<[^>]*>", " ", text)
+        import html  # noqa: PLC0415 - its table of entities is large, and pages are rare
+
         text = html.unescape(text)
     text = " ".join(text.split())
     return text if len(text) <= _TEXT_LIMIT else text[:_TEXT_LIMIT] + "…"

@@ -22,9 +22,8 @@ from .connection import Limits, Outgoing
 from .exchange import Exchange
 from .foreign import HttpxReply
 from .messages import Progress, Request, Upload
-from .transport import Connections, Origin, Reply, Transport, header_lines
+from .transport import Connections, Origin, Reply, Transport, header_lines, is_token
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FRAMING = {"content-length", "transfer-encoding", "content-encoding", "connection", "expect"}
 _REDIRECTS = 5
 _TARGETS = 256  # paths whose bytes are kept
@@ -243,7 +242,7 @@ def _headers(given: Mapping[str, str] | None, api_key: str | None) -> httpx.Head
     if not isinstance(given, Mapping | None):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise RequestError(f"headers must be a mapping, not {type(given).__name__}")
     for name, value in (given or {}).items():
-        if not _HEADER_NAME.fullmatch(_ascii(name, "name of one")):
+        if not is_token(_ascii(name, "name of one").encode()):
             raise RequestError(f"headers: {name!r} cannot be a name")
         if name.lower() in _FRAMING:
             raise RequestError(f"headers: {name!r} is not for you to set: it frames the body")

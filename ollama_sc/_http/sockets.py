@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint, current_token
-from anyio.streams.tls import TLSAttribute, TLSStream
 
 from ollama_sc._waiting import is_trio
 
 if TYPE_CHECKING:
     import asyncio
+
+    from anyio.streams.tls import TLSStream
 
 READ_BYTES = 64 * 1024
 
@@ -177,10 +178,11 @@ class AsyncioSocket(Socket):
 class TlsSocket(Socket):
     """A connected socket with TLS on it, by anyio's `TLSStream`."""
 
-    def __init__(self, plain: Socket, stream: TLSStream) -> None:
+    def __init__(self, plain: Socket, stream: TLSStream, ssl_object: ssl.SSLObject) -> None:
         super().__init__(plain._sock)
         self._plain = plain
         self._stream = stream
+        self._ssl_object = ssl_object
 
     async def receive(self) -> bytes:
         try:
@@ -200,7 +202,7 @@ class TlsSocket(Socket):
             return False
         try:
             # What was read with the last reply and not yet decrypted.
-            self._stream.extra(TLSAttribute.ssl_object).read(1)  # noqa: S610 - no Django
+            self._ssl_object.read(1)
         except ssl.SSLWantReadError:
             return True
         except ssl.SSLError:
@@ -282,6 +284,9 @@ async def wrap(plain: Socket, host: str, context: ssl.SSLContext) -> TlsSocket:
     Raises:
         OSError, anyio.BrokenResourceError, anyio.EndOfStream: it failed (`ssl.SSLError` is one).
     """
+    # Many clients never need it, and an import of this library is not to take long.
+    from anyio.streams.tls import TLSAttribute, TLSStream  # noqa: PLC0415
+
     try:
         stream = await TLSStream.wrap(
             _Bytes(plain),
@@ -293,4 +298,4 @@ async def wrap(plain: Socket, host: str, context: ssl.SSLContext) -> TlsSocket:
     except BaseException:
         plain.close()
         raise
-    return TlsSocket(plain, stream)
+    return TlsSocket(plain, stream, stream.extra(TLSAttribute.ssl_object))  # noqa: S610 - no Django

@@ -22,7 +22,7 @@ from .connection import Connection, Limits, Outgoing, reason
 from .messages import Progress
 from .reader import llhttp
 
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PORTS = {"http": 80, "https": 443}
 # A burst of requests leaves as many connections: those that were not needed again end after this.
 _IDLE_SECONDS = 60.0
@@ -302,6 +302,11 @@ class _ReplyStream(httpx.AsyncByteStream):
 # -- requests into bytes -----------------------------------------------------------------------
 
 
+def is_token(name: bytes) -> bool:
+    """Whether a method or a header can be called so."""
+    return re.fullmatch(_TOKEN, name) is not None
+
+
 def header_lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Headers in the bytes of HTTP.
 
@@ -309,7 +314,7 @@ def header_lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
         httpx.LocalProtocolError: one of them would be something else there.
     """
     for name, value in headers:
-        if not _TOKEN.fullmatch(name):
+        if not is_token(name):
             raise httpx.LocalProtocolError(f"{name!r} cannot be the name of a header")
         if any(byte in value for byte in (b"\r", b"\n", b"\0")):
             raise httpx.LocalProtocolError(f"the header {name!r} has a value that cannot be sent")
@@ -319,7 +324,7 @@ def header_lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
 async def _outgoing(request: httpx.Request) -> Outgoing:
     """What httpx wants sent."""
     method = request.method.encode("ascii")
-    if not _TOKEN.fullmatch(method):
+    if not is_token(method):
         raise httpx.LocalProtocolError(f"{request.method!r} cannot be a method")
     lines = header_lines(request.headers.raw)
     head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, request.url.raw_path, lines)
