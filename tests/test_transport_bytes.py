@@ -375,5 +375,6 @@ async def test_closing_the_transport_closes_what_is_in_use(anyio_backend: Any) -
                         await settle()
                     await settle(20)
                     await transport.aclose()
-            assert [isinstance(outcome, httpx.TransportError) for outcome in outcomes] == [True] * 2
+            assert all(isinstance(outcome, httpx.TransportError) for outcome in outcomes), outcomes
+            assert len(outcomes) == 2
             await server.until_open(0)
