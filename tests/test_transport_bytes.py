@@ -277,7 +277,7 @@ async def test_recorded_replies(anyio_backend: Any, name: str) -> None:
     literal = literal_of(name)
     headed, size = len(literal.head), len(literal.whole)
     positions = sorted(
-        {*range(0, headed, 3), *range(headed, size, max(7, size // 60 | 1)), size - 1, size}
+        {*range(0, headed, 3), *range(headed, size, max(7, size // 30 | 1)), size - 1, size}
     )
     await every(literal, ["split", "cut", "reset"], positions)
 
