@@ -11,7 +11,7 @@ import pytest
 from conftest import MESSAGES, RECORDINGS, is_quiet, recording
 from hypothesis import Phase, HealthCheck, given, settings
 from hypothesis import strategies as st
-from wire import Peer, Transport, all_idle, fetch, ok, quick, serving
+from wire import Peer, Transport, all_idle, fetch, ok, quick, serving, settle, until
 
 from ollama_sc import AsyncClient, OllamaError
 
@@ -34,17 +34,28 @@ class Wire:
         self.pieces: list[bytes] = []
         self.end = "finish"
         self.url = ""
+        self.busy = False
 
     async def handle(self, peer: Peer) -> None:
         while (asked := await peer.request()) is not None:
             if asked.target.startswith("/ok/"):
                 await peer.send(ok(asked.target.encode()))
                 continue
-            await peer.send(*self.pieces)
-            if self.end != "stays":
-                return await getattr(peer, self.end)()
+            self.busy = True
+            try:
+                await peer.send(*self.pieces)
+                if self.end != "stays":
+                    return await getattr(peer, self.end)()
+            finally:
+                self.busy = False
+
+    async def over(self) -> None:
+        """Wait until all has been sent: of bytes that come later nobody can tell whose they are."""
+        await until(lambda: not self.busy)
+        await settle()
 
     async def works(self, transport: Any) -> None:
+        await self.over()
         assert (await fetch(transport, self.url + "/ok/")).body == b"/ok/"
 
 
@@ -263,6 +274,7 @@ async def test_any_bytes_are_a_reply_or_an_ollama_error(
                 await client.request("POST", "/api/chat", json={"model": "m"})
         except OllamaError as error:
             assert str(error)
+        await wire.over()
         assert await client.request("GET", "/ok/", type=bytes) == b"/ok/"
     assert is_quiet(client)
     statistics = client.statistics()
