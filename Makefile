@@ -4,7 +4,7 @@
 #   make demo    the main job, against your Ollama server or the bundled fake one
 #   make test    the tests
 #   make check   ruff, mypy and basedpyright
-#   make bench   CPU time beside ollama-python's, in one run
+#   make bench   CPU time beside other clients', in one run; writes docs/bench.md
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -43,7 +43,7 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --group bench
-	@$(BIN)/python benchmarks/compare.py $(ARGS)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix

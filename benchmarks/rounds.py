@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import statistics
@@ -11,12 +10,40 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .contenders import Contender
 from .machine import ROOT
 from .works import Work
 
 NODE = Path(__file__).parent / "node"
+SECONDS = 600  # more than any round takes
+
+
+class Failed(Exception):
+    """A process of the benchmark did not do its work.
+
+    Attributes:
+        what: which one.
+    """
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what}: {why}")
+        self.what = what
+
+
+def run(what: str, command: Sequence[str]) -> Any:
+    """Run a process of the benchmark; what it printed, from JSON."""
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(what, f"not done in {SECONDS} seconds") from None
+    if done.returncode:
+        last = "\n  ".join(done.stderr.strip().splitlines()[-3:])
+        raise Failed(what, last)
+    return json.loads(done.stdout)
 
 
 @dataclass
@@ -86,22 +113,14 @@ def able(contenders: Iterable[Contender], say: Callable[[str], None]) -> list[Co
     return found
 
 
-def once(contender: Contender, work: Work, url: str, *, hurry: bool) -> dict[str, float]:
-    """One contender, one round, in a fresh process: seconds of its CPU, the wall, the server's CPU."""
+def once(contender: Contender, work: Work, url: str) -> dict[str, float]:
+    """One round in a fresh process: seconds of its CPU, of the wall, of the server's CPU."""
     if contender.open is None:
-        asked = work.smaller() if hurry else work
-        described = dataclasses.asdict(asked) | {"warm_up_model": asked.warm_up_model}
-        command = ["node", str(NODE / "worker.mjs"), url, json.dumps(described)]
+        command = ["node", str(NODE / "worker.mjs"), work.to_json(), url]
     else:
-        command = [sys.executable, "-m", "benchmarks.worker", contender.label, work.name, url]
-        if hurry:
-            command.append("--quick")
-    done = subprocess.run(
-        command, cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True, timeout=600
-    )
-    if done.returncode:
-        raise SystemExit(f"{contender.label} failed at {work.name}")
-    return json.loads(done.stdout)
+        worker = [sys.executable, "-m", "benchmarks.worker"]
+        command = [*worker, contender.label, work.to_json(), url]
+    return run(f"{contender.label}, {work.name}", command)
 
 
 def measure(
@@ -109,20 +128,33 @@ def measure(
     url: str,
     *,
     rounds: int,
-    hurry: bool = False,
     say: Callable[[str], None],
+    failed: Callable[[Failed], None] | None = None,
 ) -> Results:
-    """All pairs in turn, and that so many times."""
+    """All pairs in turn, and that so many times.
+
+    Args:
+        failed: told of a pair that did not do its work, which then is left out; without it that
+            raises `Failed`.
+    """
+    left = list(pairs)
     results: Results = {}
     for work, contender in pairs:
         results.setdefault(work, {})[contender] = Figures()
     for number in range(rounds):
-        for work, contender in pairs:
-            taken = once(contender, work, url, hurry=hurry)
-            count = work.smaller().count if hurry else work.count
+        for work, contender in list(left):
+            try:
+                taken = once(contender, work, url)
+            except Failed as error:
+                if failed is None:
+                    raise
+                failed(error)
+                left.remove((work, contender))
+                del results[work][contender]
+                continue
             figures = results[work][contender]
-            figures.cpu.append(taken["cpu"] / count * 1e6)
-            figures.wall.append(taken["wall"] / count * 1e6)
+            figures.cpu.append(taken["cpu"] / work.count * 1e6)
+            figures.wall.append(taken["wall"] / work.count * 1e6)
             figures.server.append(taken["server"] / taken["wall"])
             say(
                 f"round {number + 1}, {work.name:14} {contender.label:28}"

@@ -12,7 +12,7 @@ import anyio
 
 from .contenders import Session, contender
 from .machine import ask, raise_file_limit
-from .works import ALL, Work
+from .works import Work
 
 
 def texts_of(number: int, count: int) -> list[str]:
@@ -63,9 +63,9 @@ async def measure(label: str, work: Work, url: str) -> dict[str, float]:
 
 
 def main() -> None:
-    label, name, url, *hurry = sys.argv[1:]
+    label, described, url = sys.argv[1:]
     raise_file_limit()
-    work = ALL[name].smaller() if hurry else ALL[name]
+    work = Work.from_json(described)
     loop = contender(label).loop
     options = {"use_uvloop": True} if loop == "uvloop" else {}
     if loop == "uvloop":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Literal, Self
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Work:
         units: how many chunks an operation of a stream has.
         texts: how many texts a request carries.
         less_than_python: the factor we want to ollama-python.
-        of_aiohttp: the share of aiohttp + msgspec that we want at most, by event loop.
+        of_aiohttp: the share of aiohttp + msgspec that we want at most, on trio and on asyncio.
         seconds: how long the server's service time makes it take at least.
     """
 
@@ -37,7 +38,7 @@ class Work:
     units: int = 1
     texts: int = 1
     less_than_python: float | None = None
-    of_aiohttp: tuple[float, float] | None = None  # on trio, on asyncio and uvloop
+    of_aiohttp: tuple[float, float] | None = None
     seconds: float | None = None
 
     @property
@@ -49,8 +50,20 @@ class Work:
     def warm_up_model(self) -> str:
         return "stream-500-0" if self.kind == "stream" else "warm-up"
 
-    def smaller(self) -> Work:
-        """The same in a hurry, to see that all of it works."""
+    def to_json(self) -> str:
+        """For the process that does it."""
+        return json.dumps(asdict(self) | {"warm_up_model": self.warm_up_model})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        fields = json.loads(text)
+        del fields["warm_up_model"]
+        return cls(**fields)
+
+    def sized(self, *, hurry: bool) -> Work:
+        """The same, or a small part of it that shows that all works."""
+        if not hurry:
+            return self
         operations = max(self.operations // 10, min(self.operations, self.in_flight))
         seconds = self.seconds and self.seconds * operations / self.operations
         return replace(
@@ -61,7 +74,9 @@ class Work:
         )
 
 
-def _paced(streams: int, milliseconds: int, tokens: int, less: float, trio: float, asyncio: float):
+def _paced(
+    streams: int, milliseconds: int, tokens: int, less: float, trio: float, asyncio: float
+) -> Work:
     return Work(
         name=f"streams-{streams}",
         title=f"{streams:,} streams, a chunk every {milliseconds} ms in each",
@@ -151,17 +166,3 @@ SERVED_MANY = replace(
 # What a request costs when thousands are in flight beside it.
 FEW_IN_FLIGHT = replace(COMPARED[3], name="in-flight-10", in_flight=10, operations=4000, warm_up=50)
 MANY_IN_FLIGHT = replace(FEW_IN_FLIGHT, name="in-flight-2000", in_flight=2000, warm_up=2000)
-
-ALL = {
-    work.name: work
-    for work in (
-        *COMPARED,
-        JOB_SINGLE,
-        JOB_BATCHES,
-        JOB_MANY,
-        SERVED_BATCHES,
-        SERVED_MANY,
-        FEW_IN_FLIGHT,
-        MANY_IN_FLIGHT,
-    )
-}

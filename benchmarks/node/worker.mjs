@@ -2,7 +2,7 @@
 
 import { Ollama } from "ollama";
 
-const [url, described] = process.argv.slice(2);
+const [described, url] = process.argv.slice(2);
 const work = JSON.parse(described);
 const messages = [{ role: "user", content: "Why is the sky blue?" }];
 const client = new Ollama({ host: url });
