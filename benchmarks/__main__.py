@@ -15,6 +15,7 @@ from .rounds import Failed, Results, able, measure
 from .works import COMPARED
 
 LIMITS = ("jobs", "in-flight", "live", "first", "import")
+DOCS = ROOT / "docs"
 PARTS = (*(work.name for work in COMPARED), *LIMITS)
 
 
@@ -45,7 +46,7 @@ def arguments() -> argparse.Namespace:
         "--no-pin", action="store_true", help="leave it to the system who runs where"
     )
     parser.add_argument(
-        "--write", type=Path, metavar="DIR", help="write bench.md and bench.svg there in any case"
+        "--write", type=Path, metavar="DIR", help="write there, whatever was measured"
     )
     return parser.parse_args()
 
@@ -114,12 +115,13 @@ class Run:
                 return limits.imports(rounds=3 * self.rounds, say=say)
 
 
-def write(run: Run, folder: Path, readme: Path | None) -> None:
-    """The table, the chart, and where there is one the README's table, of one run."""
+def write(run: Run, folder: Path) -> None:
+    """The table and the chart of one run; into docs/, the README's table with them."""
     text = report.document(run.results, run.lines, run.failures, rounds=run.rounds)
     (folder / "bench.md").write_text(text, encoding="utf-8")
     (folder / "bench.svg").write_text(chart.svg(run.results), encoding="utf-8")
-    if readme is not None:
+    if folder.resolve() == DOCS:
+        readme = ROOT / "README.md"
         text = report.into_readme(readme.read_text(encoding="utf-8"), run.results)
         readme.write_text(text, encoding="utf-8")
 
@@ -133,10 +135,8 @@ def main() -> None:
         run.bounds()
     say(f"\n{(time.monotonic() - started) / 60:.1f} minutes")
     whole = options.only is None and options.contenders is None and not options.quick
-    if options.write is not None:
-        write(run, options.write, None)
-    elif whole:
-        write(run, ROOT / "docs", ROOT / "README.md")
+    if options.write is not None or whole:
+        write(run, options.write or DOCS)
     else:
         say("nothing was written: that takes a whole run, or --write")
     sys.exit(1 if run.failures else 0)

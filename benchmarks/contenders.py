@@ -1,8 +1,9 @@
 """Who takes part, and how each of them does the work.
 
-All are given their best: connections without a limit, one encoder, and, where they decode by
-msgspec, the same Structs as ours and one call for all whole lines of a network read. The limits of
-httpx are lifted for ollama-python, too; with them it would serve a hundred streams and no more.
+All are given their best: one encoder, and, where they decode by msgspec, the same Structs as ours and
+one call for all whole lines that they are given at once. What builds on httpx keeps to a hundred
+connections, as it does by default, where requests are short: more of them make it slower. Where there
+are more streams than that it may open one for each.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Ours:
 
 
 @asynccontextmanager
-async def ours(url: str) -> AsyncIterator[Session]:
+async def ours(url: str, streams: int) -> AsyncIterator[Session]:
     from ollama_sc import AsyncClient
 
     async with AsyncClient(url) as client:
@@ -75,13 +76,18 @@ class Python:
         return len((await self.client.embed(model, texts)).embeddings)
 
 
-@asynccontextmanager
-async def ollama_python(url: str) -> AsyncIterator[Session]:
+def httpx_limits(streams: int) -> Any:
     import httpx
+
+    connections = max(100, streams)
+    return httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+
+
+@asynccontextmanager
+async def ollama_python(url: str, streams: int) -> AsyncIterator[Session]:
     import ollama
 
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    client = ollama.AsyncClient(url, limits=limits)
+    client = ollama.AsyncClient(url, limits=httpx_limits(streams))
     yield Python(client)
     await client._client.aclose()
 
@@ -134,13 +140,13 @@ class Httpx(Decoding):
 
 
 @asynccontextmanager
-async def httpx_msgspec(url: str) -> AsyncIterator[Session]:
+async def httpx_msgspec(url: str, streams: int) -> AsyncIterator[Session]:
     import httpx
 
     async with httpx.AsyncClient(
         base_url=url,
         headers={"Content-Type": "application/json", "Accept-Encoding": "identity"},
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+        limits=httpx_limits(streams),
         timeout=None,
         trust_env=False,
     ) as client:
@@ -165,7 +171,7 @@ class Aiohttp(Decoding):
 
 
 @asynccontextmanager
-async def aiohttp_msgspec(url: str) -> AsyncIterator[Session]:
+async def aiohttp_msgspec(url: str, streams: int) -> AsyncIterator[Session]:
     import aiohttp
 
     async with aiohttp.ClientSession(
@@ -178,7 +184,7 @@ async def aiohttp_msgspec(url: str) -> AsyncIterator[Session]:
 
 
 @asynccontextmanager
-async def floor(url: str) -> AsyncIterator[Session]:
+async def floor(url: str, streams: int) -> AsyncIterator[Session]:
     from .floor import Floor
 
     session = Floor(url)
@@ -191,13 +197,14 @@ class Contender:
     """A client library on an event loop.
 
     Attributes:
-        open: gives a session; ``None`` is the program for Node.
+        open: gives a session to a server, for so many streams at a time; ``None`` is the program for
+            Node.
         needs: the packages that have to be there.
     """
 
     name: str
     loop: str
-    open: Callable[[str], AbstractAsyncContextManager[Session]] | None
+    open: Callable[[str, int], AbstractAsyncContextManager[Session]] | None
     needs: tuple[str, ...]
 
     @property

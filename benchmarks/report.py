@@ -146,7 +146,9 @@ def document(
         "- *floor* is a raw socket, the parser (llhttp) and the decoder (msgspec), and nothing else: "
         "no limits, no cancellation, no errors.\n"
         "- httpx + msgspec and aiohttp + msgspec decode into the same types as ollama-sc, as many "
-        "lines at once as they are given. ollama-python and httpx have their limits for connections lifted.",
+        "lines at once as they are given.\n"
+        "- What builds on httpx has a hundred connections, its default, and one for each stream where "
+        "there are more. More connections for short requests make it slower.",
         f"With {versions()}.",
     ]
     parts += [work_section(work, figures).rstrip() for work, figures in results.items()]

@@ -87,7 +87,7 @@ class Wheel:
         if self.streams == 1:
             loop = asyncio.get_running_loop()
             self.due = loop.time() + TICK
-            loop.call_at(self.due, self.turn)
+            loop.call_later(TICK, self.turn)
 
     def turn(self) -> None:
         loop = asyncio.get_running_loop()
@@ -102,8 +102,8 @@ class Wheel:
                     left.append(stream)
             self.streams -= len(self.slots[self.now]) - len(left)
             self.slots[self.now] = left
-        if self.streams:
-            loop.call_at(self.due, self.turn)
+        if self.streams:  # a turn that is late makes up for it; uvloop's clock has milliseconds
+            loop.call_later(TICK, self.turn)
 
 
 def _coprime(first: int, second: int) -> bool:

@@ -47,7 +47,8 @@ async def job(session: Session, work: Work, model: str, operations: int) -> int:
 
 async def measure(label: str, work: Work, url: str) -> dict[str, float]:
     do = job if work.kind == "job" else several
-    async with contender(label).open(url) as session:
+    streams = work.in_flight if work.kind == "stream" else 0
+    async with contender(label).open(url, streams) as session:
         await do(session, work, work.warm_up_model, work.warm_up)
         gc.collect()
         server = ask(url, "/bench/usage")["cpu"]
