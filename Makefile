@@ -5,7 +5,7 @@
 #   make test    the tests
 #   make soak    a minute of cancels, aborts and faults at random on each event loop
 #   make check   ruff, mypy and basedpyright
-#   make bench   CPU time beside ollama-python's, in one run
+#   make bench   CPU time beside other clients', in one run; writes docs/bench.md
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -48,7 +48,7 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --group bench
-	@$(BIN)/python benchmarks/compare.py $(ARGS)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix
