@@ -2,8 +2,7 @@
 
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,7 +32,7 @@ from ollama_sc.embedding import Batch, Batches, embed_many
 DONE, SOME_FAILED = 0, 1
 
 _FIELD = "text"
-_KEY_TYPES = {"int64": pa.int64(), "string": pa.string()}
+_KEY_TYPES: dict[str, pa.DataType] = {"int64": pa.int64(), "string": pa.string()}
 _NO_VECTORS = np.empty((0, 0), np.float32)
 
 
@@ -201,11 +200,7 @@ class _Job:
         servers: Servers,
         total: int | None,
     ) -> None:
-        async def learn() -> int:
-            async with self._vectors_of(servers.clients, ["how long?"]) as batches:
-                return [batch.vectors.shape[1] async for batch in batches][0]
-
-        shards = self._shards = Shards(folder, manifest, lambda: reader.key_type, learn)
+        shards = self._shards = Shards(folder, manifest, lambda: reader.key_type)
         await shards.restore()
         before = shards.rows
         if before:
@@ -227,6 +222,7 @@ class _Job:
     async def _fill(self, shards: Shards, feed: Feed, clients: Sequence[AsyncClient]) -> None:
         while await feed.more():
             async with self._vectors_of(clients, feed) as batches:
+                shards.expect(batches.dimensions)
                 async for batch in batches:
                     await self._add(shards, feed, batch)
                     self._reporter.update(shards.rows, shards.failures)
@@ -249,22 +245,18 @@ class _Job:
         await shards.add(between, _NO_VECTORS, {})
         raise unusable(failed, reason)
 
-    @asynccontextmanager
-    async def _vectors_of(
-        self, clients: Sequence[AsyncClient], texts: Iterable[str] | AsyncIterable[str]
-    ) -> AsyncGenerator[Batches]:
+    def _vectors_of(self, clients: Sequence[AsyncClient], texts: AsyncIterable[str]) -> Batches:
         options = self._options
-        async with embed_many(
-            options.model,
-            texts,
+        return embed_many(
             clients=clients,
+            model=options.model,
+            texts=texts,
             batch_size=options.batch_size,
             max_in_flight=options.max_in_flight,
             dimensions=options.dimensions,
             truncate=options.truncate,
             on_error="skip",  # where nothing may be skipped, what is done before is to be kept
-        ) as batches:
-            yield batches
+        )
 
     # -- what it says ------------------------------------------------------------------------
 

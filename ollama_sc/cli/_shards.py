@@ -6,7 +6,7 @@ list, then the manifest counts it. A job that is killed anywhere in between does
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import BinaryIO
 
@@ -36,7 +36,6 @@ class Shards:
         folder: where it goes.
         manifest: what is there.
         key_type: gives the type of the key column; is asked once there are rows.
-        learn: finds out the length of a vector, for shards that have none.
     """
 
     def __init__(
@@ -44,12 +43,10 @@ class Shards:
         folder: Folder,
         manifest: Manifest,
         key_type: Callable[[], pa.DataType],
-        learn: Callable[[], Awaitable[int]],
     ) -> None:
         self.manifest = manifest
         self._folder = folder
         self._key_type = key_type
-        self._learn = learn
         self._size = manifest.settings.shard_rows
         self._keys: list[Key] = []
         self._vectors: Vectors | None = None  # of a whole shard, of which the first are filled
@@ -73,6 +70,18 @@ class Shards:
         """How many of them have no vector."""
         return self.progress.failures + len(self._failures)
 
+    def expect(self, length: int) -> None:
+        """Make room for vectors of this length. Comes before all rows.
+
+        Raises:
+            Stopped: those before were not as long.
+        """
+        known = self.progress.vector_length if self._vectors is None else self._vectors.shape[1]
+        if known not in (None, length):
+            raise Stopped(f"the server's vectors have {length} numbers, and had {known} before")
+        if self._vectors is None:
+            self._vectors = np.zeros((self._size, length), np.float32)
+
     async def restore(self) -> None:
         """Take up what is left of the shard that was at work.
 
@@ -93,7 +102,6 @@ class Shards:
             failures: which of these are none, and why.
 
         Raises:
-            Stopped: the vectors are not as long as those before.
             CannotWrite: a shard cannot be written. Nothing is lost but that shard.
         """
         numbers = iter(range(len(vectors)))
@@ -101,8 +109,6 @@ class Shards:
             failures.get(next(numbers)) if row.problem is None else row.problem for row in rows
         ]
         good = np.delete(vectors, list(failures), axis=0) if failures else vectors
-        if len(good):
-            self._check_length(good.shape[1])
         start = 0
         while start < len(rows):
             end = start + self._size - len(self._keys)
@@ -144,22 +150,10 @@ class Shards:
                 into[:] = 0
                 into[good] = vectors
 
-    def _check_length(self, length: int) -> None:
-        known = self.progress.vector_length
-        if known not in (None, length):
-            raise Stopped(f"the server sent vectors of {length} numbers, and of {known} before")
-        if self._vectors is None:
-            self._vectors = np.zeros((self._size, length), np.float32)
-        if self._vectors.shape[1] != length:
-            known = self._vectors.shape[1]
-            raise Stopped(f"the server sent vectors of {length} numbers, and of {known} before")
-
     # -- files -------------------------------------------------------------------------------
 
     async def _commit(self, *, done: bool, name: str | None = None) -> None:
         """Write what is in memory, as the next shard if no other name is given."""
-        if self._keys and self._vectors is None:
-            self._check_length(self.progress.vector_length or await self._learn())
         try:
             await anyio.to_thread.run_sync(partial(self._commit_files, done=done, name=name))
         except OSError as error:
@@ -209,7 +203,7 @@ class Shards:
             raise Refused(f"{path} is cut: the manifest counts {count} rows in it")
         self._keys = [*found.keys]
         self._good = [*found.good]
-        self._check_length(found.vectors.shape[1])
+        self.expect(found.vectors.shape[1])
         assert self._vectors is not None
         self._vectors[:count] = found.vectors
         self._on_disk = count
