@@ -1,7 +1,7 @@
 """The command `ollama-sc`.
 
-It stands on the public library: a reader of rows (`_inputs`, `_lines`, `_parquet`), `embed_many`, and
-shards that are written once and as a whole (`_shards`, `_folder`, `_manifest`), joined in `_job`.
+It stands on the public library: a reader of rows (`_inputs`, `_lines`, `_parquet`), `embed_many`,
+and shards that are written as a whole (`_shards`, `_folder`, `_manifest`), joined in `_job`.
 Nothing else in this library may import it.
 """
 
@@ -33,5 +33,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _refuse(text: str) -> int:
-    print(f"ollama-sc: {text}", file=sys.stderr)
+    print(f"ollama-sc: {text}", file=sys.stderr)  # noqa: T201 - what a command does
     return _REFUSED

@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _refuse(text: str) -> int:
-    print(f"ollama-sc: {text}", file=sys.stderr)
+    print(f"ollama-sc: {text}", file=sys.stderr)  # noqa: T201 - what a command does
     return Refused.status
 
 
@@ -64,7 +64,7 @@ def _console() -> Console:
 
 
 @app.command
-def embed(  # noqa: D417 - cyclopts reads the parameters' own texts
+def embed(
     *inputs: Annotated[
         str,
         Parameter(
@@ -86,8 +86,8 @@ def embed(  # noqa: D417 - cyclopts reads the parameters' own texts
         str | None,
         Parameter(
             group=_INPUT,
-            help='The field or column that is copied to the shards; if not given, "row": the row\'s '
-            "number, from 0.",
+            help="The field or column that is copied to the shards; if not given, they have "
+            '"row", the row\'s number from 0.',
         ),
     ] = None,
     input_format: Annotated[
@@ -121,8 +121,8 @@ def embed(  # noqa: D417 - cyclopts reads the parameters' own texts
         Parameter(
             group=_VECTORS,
             negative="--no-truncate",
-            help="Whether texts that are too long are cut, in silence, or fail. If not given, it is "
-            "the server's way: it cuts.",
+            help="Whether texts that are too long are cut, in silence, or fail. If not given, it "
+            "is the server's way: it cuts.",
         ),
     ] = None,
     host: Annotated[
@@ -138,7 +138,7 @@ def embed(  # noqa: D417 - cyclopts reads the parameters' own texts
         int | Literal["auto"],
         Parameter(
             group=_SERVERS,
-            validator=lambda type_, value: value == "auto" or _ABOVE_ZERO(type_, value),
+            validator=_ABOVE_ZERO,
             help="Requests in flight at each server; auto finds out.",
         ),
     ] = 4,
@@ -152,9 +152,9 @@ def embed(  # noqa: D417 - cyclopts reads the parameters' own texts
 ) -> int:
     """Embed many texts: JSONL, plain lines or Parquet into Parquet shards of vectors.
 
-    A job that was stopped, or killed, goes on where it was when the same command is given again. Its
-    folder is bound to the input, the model and the way in which vectors are made. Servers, requests
-    in flight and the batch size may change.
+    A job that was stopped, or killed, goes on where it was when the same command is given again.
+    Its folder is bound to the input, the model and the way in which vectors are made. Servers,
+    requests in flight and the batch size may change.
 
     Exit status: 0 done; 1 done, and some rows have no vector; 2 refused, nothing was changed; 3
     stopped by an error; 130 or 143 stopped by SIGINT or SIGTERM.

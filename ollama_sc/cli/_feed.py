@@ -13,8 +13,8 @@ _UNUSABLE = 10_000  # rows without a text that may be held while vectors are bei
 class Feed:
     """An asynchronous iterator of texts that keeps the rows that they are from.
 
-    It ends at the end of the input, at an error, or after very many rows without a text, which would
-    otherwise pile up behind the texts in flight. `more` says whether it can be iterated again.
+    It ends at the end of the input, at an error, or after very many rows without a text, which
+    would otherwise pile up behind the texts in flight. `more` says whether it can be iterated again.
 
     Args:
         reader: where rows come from.

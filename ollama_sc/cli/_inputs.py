@@ -1,4 +1,4 @@
-"""What a job reads: which files in which format, and the fingerprint that says they are the same."""
+"""What a job reads: which files in which format, and the fingerprint that tells them again."""
 
 import glob
 import hashlib
@@ -112,7 +112,7 @@ def find(names: Sequence[str], wanted: Format | None) -> tuple[list[Path | None]
     for path in paths:
         if path is not None and path.is_dir():
             raise Refused(f"{path} is a folder: name its files, such as '{path}/*.jsonl'")
-    formats = {wanted} if wanted else {_format_of(path) for path in paths}
+    formats: set[Format] = {wanted} if wanted else {_format_of(path) for path in paths}
     if len(formats) > 1:
         found = " and ".join(sorted(formats))
         raise Refused(f"the inputs are {found}: embed them apart, or say --input-format")
@@ -189,8 +189,7 @@ async def _examine_file(path: Path) -> _Examined:
         return bool(piece)
 
     try:
-        # Opened here and not in a thread: it is a plain file, and a with block.
-        with path.open("rb") as file:  # noqa: ASYNC230
+        with path.open("rb") as file:
             identity = identity_of(file.fileno())
             while await anyio.to_thread.run_sync(take):
                 pass

@@ -1,7 +1,7 @@
 """The manifest: what a job is, and how much of it is done.
 
-What it says is true at every moment: it is replaced as a whole, after the rows that it counts are on
-the disk. What lies in the folder beside that counts for nothing.
+What it says is true at every moment: it is replaced as a whole, after the rows that it counts are
+on the disk. What lies in the folder beside that counts for nothing.
 """
 
 from typing import Literal

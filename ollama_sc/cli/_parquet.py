@@ -65,7 +65,8 @@ def _type_of(schema: pa.Schema, name: str, file: str, option: str) -> pa.DataTyp
         found = ", ".join(schema.names)
         raise Refused(f'{file} has no column "{name}" but {found}: see {option}')
     type_: Any = schema.field(name).type
-    return type_.value_type if pa.types.is_dictionary(type_) else type_
+    plain: pa.DataType = type_.value_type if pa.types.is_dictionary(type_) else type_
+    return plain
 
 
 def _is_text(type_: pa.DataType) -> bool:

@@ -47,7 +47,7 @@ class PlainLines:
 
     def say(self, text: str) -> None:
         """See `Reporter`."""
-        print(text, file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - what a command does
 
     def start(self, done: int, total: int | None) -> None:
         """See `Reporter`."""

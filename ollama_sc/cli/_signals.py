@@ -12,6 +12,7 @@ async def until_signal(work: Callable[[], Awaitable[None]]) -> signal.Signals | 
     """Run something that a signal cancels; returns which one did."""
     caught: signal.Signals | None = None
     failure: Exception | None = None
+    scope = anyio.CancelScope()
 
     async def watch(*, task_status: TaskStatus[None]) -> None:
         nonlocal caught
@@ -24,7 +25,7 @@ async def until_signal(work: Callable[[], Awaitable[None]]) -> signal.Signals | 
                 scope.cancel()
 
     async with anyio.create_task_group() as tasks:
-        with anyio.CancelScope() as scope:
+        with scope:
             await tasks.start(watch)
             try:
                 await work()

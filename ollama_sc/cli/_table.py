@@ -40,7 +40,7 @@ class KeyedVectors(NamedTuple):
 
 
 def write(file: BinaryIO, key: str, key_type: pa.DataType, rows: KeyedVectors) -> None:
-    """Write a file: the key column, and vectors as lists of a fixed size, null where a row has none.
+    """Write a file: the key column, and vectors as lists of a fixed size, null for rows without.
 
     Neither a compressor nor a dictionary finds anything in the bits of vectors.
     """
