@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 
 import anyio
 from cyclopts import App, CycloptsError, Group, Parameter
-from cyclopts.validators import Number
 from rich.console import Console
 
 from ollama_sc._version import __version__
@@ -30,7 +29,6 @@ app = App(
     help_format="markdown",
 )
 
-_ABOVE_ZERO = Number(gte=1)
 _INPUT = Group("Input", sort_key=1)
 _OUTPUT = Group("Output", sort_key=2)
 _VECTORS = Group("Vectors", sort_key=3)
@@ -61,6 +59,13 @@ def _console() -> Console:
     console = Console(highlight=False)
     console.width = min(console.width, _WIDTH)
     return console
+
+
+def _above_zero(type_: object, value: int | str | None) -> None:
+    """For cyclopts."""
+    del type_
+    if isinstance(value, int) and value < 1:
+        raise ValueError("It must be above zero.")
 
 
 @app.command
@@ -106,13 +111,13 @@ def embed(
         ),
     ] = "skip",
     shard_rows: Annotated[
-        int, Parameter(group=_OUTPUT, validator=_ABOVE_ZERO, help="Rows of each shard.")
+        int, Parameter(group=_OUTPUT, validator=_above_zero, help="Rows of each shard.")
     ] = 10_000,
     dimensions: Annotated[
         int | None,
         Parameter(
             group=_VECTORS,
-            validator=_ABOVE_ZERO,
+            validator=_above_zero,
             help="Numbers of a vector, for models that can be asked for fewer.",
         ),
     ] = None,
@@ -138,12 +143,12 @@ def embed(
         int | Literal["auto"],
         Parameter(
             group=_SERVERS,
-            validator=_ABOVE_ZERO,
+            validator=_above_zero,
             help="Requests in flight at each server; auto finds out.",
         ),
     ] = 4,
     batch_size: Annotated[
-        int, Parameter(group=_SERVERS, validator=_ABOVE_ZERO, help="Texts in a request, at most.")
+        int, Parameter(group=_SERVERS, validator=_above_zero, help="Texts in a request, at most.")
     ] = 64,
     backend: Annotated[
         Literal["trio", "asyncio"] | None,

@@ -14,7 +14,7 @@ class Feed:
     """An asynchronous iterator of texts that keeps the rows that they are from.
 
     It ends at the end of the input, at an error, or after very many rows without a text, which
-    would otherwise pile up behind the texts in flight. `more` says whether it can be iterated again.
+    would otherwise pile up behind the texts in flight. `more` says whether there is more to it.
 
     Args:
         reader: where rows come from.

@@ -9,7 +9,6 @@ from typing import Literal
 
 import anyio
 import anyio.to_thread
-import numpy as np
 import pyarrow as pa
 
 from ollama_sc import AsyncClient, OllamaError, RequestError
@@ -33,7 +32,6 @@ DONE, SOME_FAILED = 0, 1
 
 _FIELD = "text"
 _KEY_TYPES: dict[str, pa.DataType] = {"int64": pa.int64(), "string": pa.string()}
-_NO_VECTORS = np.empty((0, 0), np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +202,7 @@ class _Job:
         await shards.restore()
         before = shards.rows
         if before:
-            self._reporter.say(f"Going on behind {before:,} rows that are done")
+            self._reporter.say(f"Going on after {before:,} rows that are done")
         self._reporter.start(before, total)
         start = time.monotonic()
         feed = Feed(reader, skip_unusable=self._options.on_error == "skip")
@@ -228,7 +226,7 @@ class _Job:
                     self._reporter.update(shards.rows, shards.failures)
             if feed.error is not None:
                 break
-            await shards.add(feed.rest(), _NO_VECTORS, {})
+            await shards.add(feed.rest())
             self._reporter.update(shards.rows, shards.failures)
         if feed.error is not None:
             raise feed.error
@@ -240,9 +238,9 @@ class _Job:
             await shards.add(feed.take(len(batch.vectors)), batch.vectors, failures)
             return
         index, reason = min(failures.items())
-        await shards.add(feed.take(index), batch.vectors[:index], {})
+        await shards.add(feed.take(index), batch.vectors[:index])
         *between, failed = feed.take(1)
-        await shards.add(between, _NO_VECTORS, {})
+        await shards.add(between)
         raise unusable(failed, reason)
 
     def _vectors_of(self, clients: Sequence[AsyncClient], texts: AsyncIterable[str]) -> Batches:

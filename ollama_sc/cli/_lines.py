@@ -42,7 +42,7 @@ class LinesReader:
         while (lines := await self._next_lines()) is not None:
             if rows := self._rows(*lines):
                 return rows
-        if self._number < self._skip:
+        if self._hash is not None and self._number < self._skip:
             raise self._another_pipe()
         return []
 
@@ -147,9 +147,12 @@ class JsonLinesReader(LinesReader):
         text: object = _UNSET
         problem: str | None = None
         try:
-            found = self._decoder.decode(line)
-            text = found.text
-            key = text if self._key == self._field else getattr(found, "key", _UNSET)
+            if self._decoder is None:
+                text, key, problem = self._look_closely(line)
+            else:
+                found = self._decoder.decode(line)
+                text = found.text
+                key = text if self._key == self._field else getattr(found, "key", _UNSET)
         except UnicodeDecodeError as error:
             problem = _not_utf8(error)
         except msgspec.ValidationError:
@@ -226,14 +229,20 @@ class JsonLinesReader(LinesReader):
         return None, f'the key "{self._key}" is not {wanted} but {_kind(key)}'
 
 
-def _decoder(field: str, key: str | None) -> "msgspec.json.Decoder[Any]":
-    """What takes the two fields from a line and passes over the others."""
+def _decoder(field: str, key: str | None) -> "msgspec.json.Decoder[Any] | None":
+    """What takes the two fields from a line and passes over the others.
+
+    None where a name has what msgspec takes in no name.
+    """
     names = {"text": field}
     fields: list[tuple[str, Any, Any]] = [("text", str | None | msgspec.UnsetType, _UNSET)]
     if key not in (None, field):
         names["key"] = key
         fields.append(("key", int | str | None | msgspec.UnsetType, _UNSET))
-    return msgspec.json.Decoder(msgspec.defstruct("Found", fields, rename=names))
+    try:
+        return msgspec.json.Decoder(msgspec.defstruct("Found", fields, rename=names))
+    except ValueError:
+        return None
 
 
 def _is_integer(value: object) -> bool:

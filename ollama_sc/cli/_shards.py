@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import BinaryIO
 
 import anyio.to_thread
@@ -23,6 +24,9 @@ from ollama_sc.cli._table import CannotRead, KeyedVectors, Vectors, read, write
 
 ROW = "row"  # the key column where the job has no other
 KEPT = ".next.parquet"  # what a job that was stopped keeps of the next shard
+
+
+_NONE: Vectors = np.empty((0, 0), np.float32)
 
 
 class CannotWrite(Stopped):
@@ -93,7 +97,12 @@ class Shards:
             name = shard_name(number) if self.progress.done else KEPT
             await anyio.to_thread.run_sync(self._restore, name, rest)
 
-    async def add(self, rows: Sequence[Row], vectors: Vectors, failures: Mapping[int, str]) -> None:
+    async def add(
+        self,
+        rows: Sequence[Row],
+        vectors: Vectors = _NONE,
+        failures: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
         """Add rows; writes each shard that they fill.
 
         Args:
@@ -142,12 +151,13 @@ class Shards:
         for row, reason in zip(rows, reasons, strict=True):
             if reason is not None:
                 self._failures.append(_failure(row, reason))
-        if self._vectors is not None:
-            into = self._vectors[start : start + len(rows)]
-            if all(good):
-                into[:] = vectors
-            else:
-                into[:] = 0
+        assert self._vectors is not None, "the length of vectors is known"
+        into = self._vectors[start : start + len(rows)]
+        if all(good):
+            into[:] = vectors
+        else:
+            into[:] = 0
+            if any(good):
                 into[good] = vectors
 
     # -- files -------------------------------------------------------------------------------
@@ -157,7 +167,9 @@ class Shards:
         try:
             await anyio.to_thread.run_sync(partial(self._commit_files, done=done, name=name))
         except OSError as error:
-            raise CannotWrite(f"cannot write to {self._folder.path}: {error.strerror}") from error
+            raise CannotWrite(
+                f"cannot write to {self._folder.path}: {error.strerror or error}"
+            ) from error
 
     def _commit_files(self, *, done: bool, name: str | None) -> None:
         progress = self.progress
