@@ -115,14 +115,13 @@ def environment(**changed: str) -> dict[str, str]:
     return {**kept, "COLUMNS": "80", "TERM": "xterm-256color", **changed}
 
 
+SERVER = (sys.executable, "-m", "ollama_sc.testing", "--dimensions", "8")
+
+
 @contextmanager
-def server(*arguments: str) -> Iterator[str]:
-    """A fake server as a process of its own; yields its URL."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "ollama_sc.testing", "--dimensions", "8", *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+def process_server(*command: str) -> Iterator[str]:
+    """A server as a process of its own, that prints its URL."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().strip()

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from cli_support import write_jsonl
 
-from ollama_sc.cli import _bytes, _inputs, _lines, _parquet
+from ollama_sc.cli import _bytes, _inputs, _jsonl, _lines, _parquet
 from ollama_sc.cli._errors import JobError, Refused, Stopped
 from ollama_sc.cli._rows import Reader, Row
 
@@ -44,11 +44,10 @@ async def read(
     source = await _inputs.examine(found, format)
     reader: Any
     if format == "lines":
-        reader = _lines.LinesReader(source, skip, mark)
+        reader = _lines.LinesReader(source, _lines.PlainLines(), skip, mark)
     elif format == "jsonl":
-        reader = _lines.JsonLinesReader(
-            source, skip, mark, field=field, key=key, key_type=key_type
-        )
+        lines = _jsonl.JsonLines(field, key, key_type, going_on=skip > 0)
+        reader = _lines.LinesReader(source, lines, skip, mark)
     else:
         columns = _parquet.columns_of(source, field, key)
         reader = _parquet.ParquetReader(
@@ -214,7 +213,7 @@ async def test_a_file_that_is_gone_stops_it(tmp_path: Path) -> None:
         source = _inputs.Input(
             "lines", (_inputs.Source(tmp_path / name),), _inputs.Fingerprint("files"), None
         )
-        reader: Any = _lines.LinesReader(source, 0, None)
+        reader: Any = _lines.LinesReader(source, _lines.PlainLines(), 0, None)
         if name == "a.parquet":
             reader = _parquet.ParquetReader(source, 0, field="text", key=None, key_type=pa.int64())
         with pytest.raises(Stopped, match=f"cannot read .*{name}: .*No such file"):
@@ -259,6 +258,9 @@ async def test_jsonl(tmp_path: Path) -> None:
         (b'{"id": 2, "text": "a"} x', None, "not JSON: JSON is malformed: trailing characters"),
         (b'{"id": 2, "text": "\\ud800"}', None, "not JSON: "),
         (b"null", None, "not an object"),
+        (b'{"id": 2, "text": 5, "x": "\xff"}', None, "not UTF-8: "),
+        (b'{"id": 2, "text": 5, "x": nul}', None, "not JSON: "),
+        (b"[" * 100_000, None, "nested too deeply"),
         (b'"text"', None, "not an object"),
         (b"\x00", None, "not JSON: "),
     ],

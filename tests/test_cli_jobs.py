@@ -31,7 +31,8 @@ from cli_support import (
 )
 
 from ollama_sc import AsyncClient
-from ollama_sc.cli import _feed, _folder, _job, _lines, _shards
+from ollama_sc.cli import _feed, _folder, _job, _shards
+from ollama_sc.cli._rows import Row
 from ollama_sc.testing import FakeModel, FakeOllama, Reply
 
 pytestmark = pytest.mark.anyio
@@ -309,7 +310,7 @@ async def test_a_field_that_no_row_has_is_refused(fake: FakeOllama, tmp_path: Pa
     status, said = await embed(fake, corpus, tmp_path / "out", field="body", shard_rows=5)
     assert status == 2
     assert said.text == (
-        'ollama-sc: none of the first 1,000 rows has a text in "body": see --field\n'
+        'ollama-sc: none of the first 1,000 rows has a field "body": see --field\n'
         f'{corpus}:1: no field "body" (it has: id, text, x)'
     )
     assert shards(tmp_path / "out") == []
@@ -725,7 +726,7 @@ OPEN = Path.open
 def rows() -> list[Any]:
     """54 rows of which some have no text."""
     return [
-        _lines.Row(n, f"c:{n}", f"k{n}", None if n % 7 == 3 else "t", "bad" if n % 7 == 3 else None)
+        Row(n, f"c:{n}", f"k{n}", None if n % 7 == 3 else "t", "bad" if n % 7 == 3 else None)
         for n in range(54)
     ]
 

@@ -1,6 +1,5 @@
 """Files and pipes as lines of bytes, read a piece at a time."""
 
-import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -93,19 +92,3 @@ class Lines:
         identity = self.source.identity
         if identity is not None and identity != identity_of(self._descriptor):
             raise Refused(f"{self.source.name} was changed while it was read")
-
-
-class RowHash:
-    """The hash of all rows of a pipe so far."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def update(self, line: bytes) -> None:
-        """Add a row."""
-        self._hash.update(line)
-        self._hash.update(b"\n")
-
-    def digest(self) -> str:
-        """The hash as it is now."""
-        return self._hash.copy().hexdigest()

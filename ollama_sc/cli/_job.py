@@ -17,7 +17,8 @@ from ollama_sc.cli._errors import JobError, Refused, Stopped
 from ollama_sc.cli._feed import Feed, unusable
 from ollama_sc.cli._folder import FAILURES, Folder, opened
 from ollama_sc.cli._inputs import Format, Input
-from ollama_sc.cli._lines import JsonLinesReader, LinesReader
+from ollama_sc.cli._jsonl import JsonLines
+from ollama_sc.cli._lines import LineFormat, LinesReader, PlainLines
 from ollama_sc.cli._manifest import Manifest, Progress, Settings
 from ollama_sc.cli._parquet import ParquetColumns, ParquetReader, columns_of
 from ollama_sc.cli._progress import Reporter, duration
@@ -177,16 +178,15 @@ class _Job:
                 key=settings.key,
                 key_type=columns.key_type,
             )
-        if settings.field is None:
-            return LinesReader(source, progress.rows, progress.mark)
-        return JsonLinesReader(
-            source,
-            progress.rows,
-            progress.mark,
-            field=settings.field,
-            key=settings.key,
-            key_type=_KEY_TYPES.get(progress.key_type or ""),
-        )
+        format: LineFormat = PlainLines()
+        if settings.field is not None:
+            format = JsonLines(
+                settings.field,
+                settings.key,
+                _KEY_TYPES.get(progress.key_type or ""),
+                going_on=progress.rows > 0,
+            )
+        return LinesReader(source, format, progress.rows, progress.mark)
 
     # -- the work ----------------------------------------------------------------------------
 

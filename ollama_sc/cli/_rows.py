@@ -45,3 +45,8 @@ class Reader(Protocol):
     async def aclose(self) -> None:
         """Close the input."""
         ...
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """What the problem of such a row is."""
+    return f"not UTF-8: {error.reason} (byte {error.object[error.start]:#04x})"
