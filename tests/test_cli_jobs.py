@@ -681,6 +681,50 @@ async def test_what_the_manifest_counts_must_be_there(
     assert lost in said.text
 
 
+async def test_a_shard_that_is_cut_is_not_taken_up(fake: FakeOllama, tmp_path: Path) -> None:
+    """What was kept of the next shard must have as many rows as the manifest counts."""
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", 60)
+    stop_after(fake, 4)
+    await embed(fake, corpus, tmp_path / "out", max_in_flight=1)
+    kept = tmp_path / "out" / _shards.KEPT
+    pq.write_table(pq.read_table(kept).slice(0, 3), kept)
+    status, said = await embed(fake, corpus, tmp_path / "out")
+    assert status == 2
+    assert f"{kept} is cut: the manifest counts 12 rows in it" in said.text
+
+
+async def test_vectors_of_another_length_stop_it(
+    fake: FakeOllama, tmp_path: Path
+) -> None:
+    """A server that has changed its mind about the length breaks no shard."""
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", 60)
+    stop_after(fake, 4)
+    await embed(fake, corpus, tmp_path / "out", max_in_flight=1)
+    before = manifest(tmp_path / "out")
+    async with FakeOllama(dimensions=4) as other:
+        status, said = await embed(other, corpus, tmp_path / "out")
+    assert status == 3
+    assert "the server's vectors have 4 numbers, and had 8 before" in said.text
+    assert manifest(tmp_path / "out") == before
+
+
+async def test_what_the_system_refuses_is_said(
+    fake: FakeOllama, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest that cannot be read, a file system without locks."""
+    (tmp_path / "out" / "manifest.json").mkdir(parents=True)
+    status, said = await embed(fake, corpus, tmp_path / "out")
+    assert status == 2
+    assert f"cannot read {tmp_path}/out/manifest.json: Is a directory" in said.text
+
+    def no_locks(*args: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    status, said = await embed(fake, corpus, tmp_path / "out")
+    assert (status, said.text) == (2, f"ollama-sc: cannot lock {tmp_path}/out: No locks available")
+
+
 # -- a disk that is full, a process that is killed -------------------------------------------------
 
 
@@ -792,6 +836,30 @@ async def test_killed_at_every_change_of_a_file(
             break
     assert number > 30
     assert calls[0] < number
+
+
+async def test_the_disk_has_it_before_the_manifest_counts_it(
+    tmp_path: Path, rows: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file is synced, then put in its place, then its name is synced; the manifest is last."""
+    steps: list[str] = []
+
+    def noting(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(first: Any, *rest: Any) -> Any:
+            path = os.readlink(f"/proc/self/fd/{first}") if name == "sync" else str(first)
+            steps.append(f"{name} {Path(path).name}")
+            return original(first, *rest)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", noting("sync", os.fsync))
+    monkeypatch.setattr(Path, "replace", noting("replace", Path.replace))
+    await write_all(tmp_path / "out", rows[:10])
+    written = [
+        [f"sync .tmp-{name}", f"replace .tmp-{name}", "sync out"]
+        for name in ("manifest.json", "part-00000.parquet", "manifest.json")
+    ]
+    assert steps == [*written[0], *written[1], "sync failures.jsonl", "sync out", *written[2]]
 
 
 async def test_a_full_disk_stops_it_and_breaks_nothing(

@@ -24,9 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             from ollama_sc.cli._app import run  # noqa: PLC0415 - what it needs is an extra
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] == "ollama_sc":
+            package = (error.name or "").partition(".")[0]
+            if package == "ollama_sc":
                 raise
-            return _refuse(f"{error.name} is missing: pip install 'ollama-sc[cli]'")
+            return _refuse(f"{package} is missing: pip install 'ollama-sc[cli]'")
         return run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:  # before anything was open
         return 128 + signal.SIGINT
