@@ -38,6 +38,9 @@ class Said:
     def update(self, done: int, failed: int) -> None:
         self.counts.append((done, failed))
 
+    def end(self) -> None:
+        pass
+
     @property
     def text(self) -> str:
         return "\n".join(self.lines)

@@ -463,6 +463,31 @@ async def test_failures_are_listed_once(fake: FakeOllama, tmp_path: Path) -> Non
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 
 
+@pytest.mark.parametrize("listed", [0, 1])
+async def test_failures_that_do_not_count_go(
+    fake: FakeOllama, tmp_path: Path, listed: int
+) -> None:
+    """Also where no other follows; a list of none is no file."""
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"text": null}\n' * listed + '{"text": "good"}\n' * 60)
+    await embed(fake, corpus, tmp_path / "straight")
+    stop_after(fake, 3)
+    assert (await embed(fake, corpus, tmp_path / "out", max_in_flight=1))[0] == 3
+    with (tmp_path / "out" / "failures.jsonl").open("a") as file:
+        file.write('{"row": 77, "key": 77}\n' * 9)
+    assert (await embed(fake, corpus, tmp_path / "out"))[0] == listed
+    assert contents(tmp_path / "out") == contents(tmp_path / "straight")
+    assert len(failures(tmp_path / "out")) == listed
+
+
+def test_what_is_appended_is_the_end(tmp_path: Path) -> None:
+    """Whatever stood behind that place."""
+    folder = _folder.Folder(tmp_path)
+    for start, data in ((0, b"abcdef"), (3, b"x"), (4, b"")):
+        folder.append("list", start, data)
+    assert (tmp_path / "list").read_bytes() == b"abcx"
+
+
 async def test_a_pipe_may_grow(fake: FakeOllama, tmp_path: Path) -> None:
     """A pipe that ends after a row's end cannot be told from one that was cut: more may follow."""
     corpus = write_jsonl(tmp_path / "corpus.jsonl", 50)
@@ -822,6 +847,7 @@ async def test_killed_at_every_change_of_a_file(
             calls = break_at(patched, number, Killed())
             try:
                 await write_all(folder, rows, stop_at=30)
+                await write_all(folder, rows, stop_at=36)
                 await write_all(folder, rows)
             except Killed:
                 died = True

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TaskID,
@@ -18,12 +17,12 @@ from rich.text import Text
 
 @contextmanager
 def bar() -> Generator["Bar"]:
-    """A bar on stderr, gone from the cursor's line when the block ends."""
+    """A bar on stderr that stays, as it is at the end, and gives the cursor back."""
     console = Console(stderr=True, highlight=False)
     columns = (
         SpinnerColumn(),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("[green]{task.fields[rows]}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(compact=True),
         TextColumn("[red]{task.fields[failed]}"),
@@ -46,6 +45,7 @@ class Bar:
         self._progress = progress
         self._task: TaskID | None = None
         self._before = 0
+        self._of = ""
 
     def say(self, text: str) -> None:
         """See `Reporter`."""
@@ -54,7 +54,10 @@ class Bar:
     def start(self, done: int, total: int | None) -> None:
         """See `Reporter`."""
         self._before = done
-        self._task = self._progress.add_task("", total=total, completed=done, rate="", failed="")
+        self._of = "" if total is None else f" of {total:,}"
+        self._task = self._progress.add_task(
+            "", total=total, completed=done, rows=f"{done:,}{self._of}", rate="", failed=""
+        )
 
     def update(self, done: int, failed: int) -> None:
         """See `Reporter`."""
@@ -63,4 +66,10 @@ class Bar:
         elapsed = self._progress.tasks[0].elapsed
         rate = f"{(done - self._before) / elapsed:,.0f}/s" if elapsed else ""
         shown = f"{failed:,} failed" if failed else ""
-        self._progress.update(self._task, completed=done, rate=rate, failed=shown)
+        self._progress.update(
+            self._task, completed=done, rows=f"{done:,}{self._of}", rate=rate, failed=shown
+        )
+
+    def end(self) -> None:
+        """See `Reporter`."""
+        self._progress.stop()

@@ -215,6 +215,8 @@ class _Job:
             with anyio.CancelScope(shield=True):
                 await shards.keep()
             raise
+        finally:
+            self._reporter.end()
         self._say_done(shards, shards.rows - before, time.monotonic() - start)
 
     async def _fill(self, shards: Shards, feed: Feed, clients: Sequence[AsyncClient]) -> None:

@@ -24,6 +24,10 @@ class Reporter(Protocol):
         """Tell how many rows are done."""
         ...
 
+    def end(self) -> None:
+        """There is no more to count; lines may follow."""
+        ...
+
 
 @contextmanager
 def reporter() -> Generator[Reporter]:
@@ -67,6 +71,9 @@ class PlainLines:
         if self._total is not None and rate:
             text += f", {duration(max(0, self._total - done) / rate)} left"
         self.say(f"{text}, {failed:,} failed" if failed else text)
+
+    def end(self) -> None:
+        """See `Reporter`."""
 
 
 def duration(seconds: float) -> str:

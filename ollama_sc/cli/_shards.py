@@ -155,10 +155,8 @@ class Shards:
         into = self._vectors[start : start + len(rows)]
         if all(good):
             into[:] = vectors
-        else:
-            into[:] = 0
-            if any(good):
-                into[good] = vectors
+        elif any(good):
+            into[good] = vectors
 
     # -- files -------------------------------------------------------------------------------
 

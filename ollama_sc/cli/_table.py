@@ -30,7 +30,7 @@ class KeyedVectors(NamedTuple):
 
     Attributes:
         keys: one for each row.
-        vectors: of n by d; zeros in the rows that have none.
+        vectors: of n by d; anything in the rows that have none.
         good: which rows have one.
     """
 
