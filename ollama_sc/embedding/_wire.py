@@ -69,7 +69,8 @@ class Way:
         Raises:
             UnicodeEncodeError: one of them has no form in UTF-8.
         """
-        body = msgspec.json.encode({**self._body, "input": texts})
+        # The hook is for what is a kind of text, such as numpy's.
+        body = msgspec.json.encode({**self._body, "input": texts}, enc_hook=str.__str__)
         return Request("POST", self._path, self.label, body)
 
     def read(self, body: bytes, status: int) -> list[Row]:
