@@ -16,6 +16,7 @@ from ollama_sc._calls import CallGroup
 from ollama_sc._errors import RequestError
 
 from ._delivery import Batch, Companion, JobCall
+from ._job import Job
 from ._progress import Meter, Progress
 
 
@@ -50,7 +51,10 @@ class Batches:
     __slots__ = ("_call", "_clients", "_companions", "_interrupted", "_make", "_meter")
 
     def __init__(
-        self, clients: Sequence[Calls], meter: Meter, make: Callable[[CallGroup], JobCall]
+        self,
+        clients: Sequence[Calls],
+        meter: Meter,
+        make: Callable[[CallGroup], tuple[JobCall, Job]],
     ) -> None:
         self._clients = clients
         self._meter = meter
@@ -63,8 +67,9 @@ class Batches:
         if self._call is not None:
             raise RequestError("a job can be entered only once: call embed_many again")
         groups = [client._calls for client in self._clients]
-        call = self._call = self._make(groups[0])
-        groups[0].start_operation(call, call.work)
+        call, job = self._make(groups[0])
+        groups[0].start_operation(call, job.work)
+        self._call = call
         try:
             for group in groups[1:]:
                 companion = Companion(group, call)

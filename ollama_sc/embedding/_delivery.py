@@ -7,7 +7,7 @@ by that.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import anyio
 import msgspec
@@ -50,16 +50,8 @@ class Batch(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 class JobCall(Call[None]):
     """The call of a job."""
 
-    def __init__(
-        self,
-        group: CallGroup,
-        label: str,
-        make: Callable[[JobCall], Callable[[], Awaitable[None]]],
-        *,
-        ordered: bool,
-    ) -> None:
+    def __init__(self, group: CallGroup, label: str, *, ordered: bool) -> None:
         super().__init__(group, label, Timeouts(connect=None))  # its requests have limits
-        self.work = make(self)
         self.opened = anyio.Event()  # a model is ready, or the call has ended
         self.dimensions = 0  # which of the two; and of what length vectors are
         self._ordered = ordered

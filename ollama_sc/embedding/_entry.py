@@ -107,7 +107,14 @@ class EmbeddingJobs(Calls):
         return await array_of([self], model, texts, fields)
 
 
-def job(clients: Sequence[Calls], model: str, texts: Texts, fields: Mapping[str, Any]) -> Batches:
+def job(
+    clients: Sequence[Calls],
+    model: str,
+    texts: Texts,
+    fields: Mapping[str, Any],
+    *,
+    in_order: bool = True,
+) -> Batches:
     """A job that has not begun.
 
     Raises:
@@ -124,19 +131,17 @@ def job(clients: Sequence[Calls], model: str, texts: Texts, fields: Mapping[str,
     source = Source(texts, settings.batch_size, settings.batch_chars)
     meter = Meter(source.total)
 
-    def make(group: CallGroup) -> JobCall:
+    def make(group: CallGroup) -> tuple[JobCall, Job]:
         servers = Servers(
             [
                 Server(client, 4 if limit == "auto" else limit, ways_to_ask, timeout)
                 for client, limit in zip(clients, limits, strict=True)
             ]
         )
-        return JobCall(
-            group,
-            f"embed_many, model {model!r:.100}",
-            lambda call: Job(call, servers, source, settings, meter).work,
-            ordered=settings.ordered,
+        call = JobCall(
+            group, f"embed_many, model {model!r:.100}", ordered=in_order and settings.ordered
         )
+        return call, Job(call, servers, source, settings, meter)
 
     return Batches(clients, meter, make)
 
@@ -153,7 +158,7 @@ async def array_of(
     import numpy as np  # noqa: PLC0415
 
     count = 0
-    async with job(clients, model, texts, {**fields, "ordered": False}) as batches:
+    async with job(clients, model, texts, fields, in_order=False) as batches:
         total = batches.progress.total or 0
         whole = np.empty((total, batches.dimensions), np.float32)
         async for batch in batches:

@@ -9,6 +9,7 @@ A row is the bytes of its float32 values, little-endian, until its batch is whol
 
 from __future__ import annotations
 
+import re
 import struct
 from array import array
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ VALUE_BYTES = 4
 
 _NATIVE = "/api/embed"
 _QUICK = "/v1/embeddings"
+_MINUS_ZERO = re.compile(rb"(?<=[\[,])-0(?=[,\]])")
 _QUICK_KNOWS = {"model", "dimensions", "truncate"}
 
 
@@ -59,7 +61,7 @@ class Way:
 
     def __init__(self, path: str, body: Mapping[str, Any], *, quick: bool) -> None:
         self.label = f"POST {path}, model {body['model']!r:.100}"
-        self.quick = quick
+        self._quick = quick
         self._path = path
         self._body = body
 
@@ -69,7 +71,8 @@ class Way:
         Raises:
             UnicodeEncodeError: one of them has no form in UTF-8.
         """
-        body = msgspec.json.encode({**self._body, "input": texts})
+        # The hook is for what is a kind of text, such as numpy's.
+        body = msgspec.json.encode({**self._body, "input": texts}, enc_hook=str.__str__)
         return Request("POST", self._path, self.label, body)
 
     def read(self, body: bytes, status: int) -> list[Row]:
@@ -80,20 +83,23 @@ class Way:
             NoBase64Error: see there.
         """
         try:
-            if self.quick:
-                return self._read_quick(_quick_decoder.decode(body))
-            reply = _native_decoder.decode(body)
-            if reply.error is None:
-                return [_row(values) for values in reply.embeddings]
+            if self._quick:
+                quick = _quick_decoder.decode(body)
+                if quick.error is None:
+                    return self._rows(quick.data)
+            else:
+                native = _native_decoder.decode(_with_signs(body))
+                if native.error is None:
+                    return [_row(values) for values in native.embeddings]
         except NOT_JSON:
             pass
         # Not what was meant: the usual way tells what it is instead.
         decode_reply(_NativeReply, body, status=status, request=self.label)
         raise not_the_api("not a reply with vectors", body, self.label)
 
-    def _read_quick(self, reply: _QuickReply) -> list[Row]:
+    def _rows(self, items: list[_Item]) -> list[Row]:
         rows: list[Row] = []
-        for number, item in enumerate(reply.data):
+        for number, item in enumerate(items):
             if item.index is not None and item.index != number:
                 raise ProtocolError("the vectors are out of order", request=self.label)
             if not isinstance(item.embedding, bytes):
@@ -117,6 +123,13 @@ def ways(model: str, fields: Mapping[str, Any]) -> list[Way]:
         quick = {name: value for name, value in body.items() if name != "truncate"}
         return [Way(_QUICK, {**quick, "encoding_format": "base64"}, quick=True), native]
     return [native]
+
+
+def _with_signs(body: bytes) -> bytes:
+    """Keep the sign of zero, which the server writes as a whole number."""
+    if b"-0," in body or b"-0]" in body:
+        return _MINUS_ZERO.sub(b"-0.0", body)
+    return body
 
 
 def _row(values: list[float]) -> Row:
