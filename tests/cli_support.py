@@ -95,6 +95,14 @@ def table(folder: Path) -> pa.Table:
     return pa.concat_tables([pq.read_table(folder / name) for name in shards(folder)])
 
 
+def missing(folder: Path) -> list[int]:
+    """The rows without a vector; the others have all of its numbers."""
+    vectors = table(folder)["embedding"].to_pylist()
+    nulls = [n for n, vector in enumerate(vectors) if vector == [None] * 8]
+    assert all(None not in vector for n, vector in enumerate(vectors) if n not in nulls)
+    return nulls
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file that is for the user, but for the manifest."""
     return {

@@ -8,7 +8,9 @@ Nothing else in this library may import it.
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
+_NEEDED = ("cyclopts", "rich", "numpy", "pyarrow", "stamina")  # the extra `cli`
 _REFUSED = 2
 
 
@@ -21,13 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.platform == "win32":
         return _refuse("it needs a system with POSIX file locks, such as Linux or macOS")
     try:
-        try:
-            from ollama_sc.cli._app import run  # noqa: PLC0415 - what it needs is an extra
-        except ModuleNotFoundError as error:
-            package = (error.name or "").partition(".")[0]
-            if package == "ollama_sc":
-                raise
-            return _refuse(f"{package} is missing: pip install 'ollama-sc[cli]'")
+        for package in _NEEDED:
+            if find_spec(package) is None:
+                return _refuse(f"{package} is missing: pip install 'ollama-sc[cli]'")
+        from ollama_sc.cli._app import run  # noqa: PLC0415 - what it needs is an extra
+
         return run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:  # before anything was open
         return 128 + signal.SIGINT

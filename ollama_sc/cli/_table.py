@@ -40,14 +40,16 @@ class KeyedVectors(NamedTuple):
 
 
 def write(file: BinaryIO, key: str, key_type: pa.DataType, rows: KeyedVectors) -> None:
-    """Write a file: the key column, and vectors as lists of a fixed size, null for rows without.
+    """Write a file: the key column, and vectors as lists of a fixed size.
 
-    Neither a compressor nor a dictionary finds anything in the bits of vectors.
+    A row without a vector has a list of nulls: of lists that are null themselves, pyarrow before 26
+    can neither write nor read a file. Neither a compressor nor a dictionary finds anything in the
+    bits of vectors.
     """
     length = int(rows.vectors.shape[1])
-    missing = pa.array(~np.array(rows.good, bool))
-    values = pa.array(rows.vectors.reshape(-1))
-    vectors: Any = pa.FixedSizeListArray.from_arrays(values, length, mask=missing)
+    missing = None if all(rows.good) else np.repeat(~np.array(rows.good, bool), length)
+    values = pa.array(rows.vectors.reshape(-1), mask=missing)
+    vectors: Any = pa.FixedSizeListArray.from_arrays(values, length)
     table = pa.table({key: pa.array(rows.keys, key_type), EMBEDDING: vectors})
     pq.write_table(table, file, compression="none", use_dictionary=False, write_statistics=[key])
 
@@ -64,7 +66,8 @@ def read(path: Path, count: int) -> KeyedVectors:
     except (OSError, pa.ArrowException) as error:
         raise CannotRead(str(error)) from error
     lists: Any = table.column(EMBEDDING).combine_chunks()
-    good: list[bool] = lists.is_valid().to_pylist()
-    vectors = np.zeros((len(good), lists.type.list_size), np.float32)
-    vectors[good] = lists.flatten().to_numpy().reshape(-1, lists.type.list_size)
+    length: int = lists.type.list_size
+    values = lists.flatten()
+    vectors: Vectors = values.to_numpy(zero_copy_only=False).reshape(-1, length)
+    good: list[bool] = values.is_valid().to_numpy(zero_copy_only=False)[::length].tolist()
     return KeyedVectors(table.column(0).to_pylist(), vectors, good)
