@@ -10,9 +10,10 @@ from anyio.abc import TaskGroup
 
 from ollama_sc._errors import ConnectError, EmbedError, ProtocolError, RequestTimeout, ResponseError
 
+from . import _retries
 from ._delivery import Batch, JobCall
 from ._progress import Meter
-from ._retries import LONGEST_WAIT, Policy, Retries, can_pass
+from ._retries import Policy, Retries, can_pass
 from ._servers import PROBE, Server, Servers
 from ._settings import Settings
 from ._source import Chunk, Source
@@ -87,7 +88,7 @@ class Job:
                 server.error = error
                 if not can_pass(error) or all(other.error for other in self._servers.all):
                     raise
-                await anyio.sleep(LONGEST_WAIT)
+                await anyio.sleep(_retries.LONGEST_WAIT)
                 continue
             if self._began and dimensions != self._call.dimensions:
                 other = ProtocolError(
