@@ -48,7 +48,7 @@ class Batches:
     left is aborted, with a `ResourceWarning`.
     """
 
-    __slots__ = ("_call", "_clients", "_companions", "_interrupted", "_make", "_meter")
+    __slots__ = ("_call", "_clients", "_companions", "_interrupted", "_job", "_make", "_meter")
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class Batches:
         self._meter = meter
         self._make = make
         self._call: JobCall | None = None
+        self._job: Job | None = None
         self._companions: list[Companion] = []
         self._interrupted = False  # the consumer was cancelled while it iterated
 
@@ -69,7 +70,7 @@ class Batches:
         groups = [client._calls for client in self._clients]
         call, job = self._make(groups[0])
         groups[0].start_operation(call, job.work)
-        self._call = call
+        self._call, self._job = call, job
         try:
             for group in groups[1:]:
                 companion = Companion(group, call)
@@ -121,6 +122,12 @@ class Batches:
         """How far the job is."""
         self._opened()
         return self._meter.now()
+
+    @property
+    def max_in_flight(self) -> tuple[int, ...]:
+        """How many requests each server may have at this time; ``"auto"`` changes that."""
+        self._opened()
+        return () if self._job is None else self._job.limits
 
     def abort(self, reason: object = None) -> bool:
         """End the job now, wherever it is, and discard the batches that wait.

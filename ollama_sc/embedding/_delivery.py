@@ -70,11 +70,14 @@ class JobCall(Call[None]):
         self.dimensions = dimensions
         self.opened.set()
 
-    async def wait_for_room(self, in_flight: Callable[[], int]) -> None:
-        """Wait until the consumer has taken so much that one more batch may begin."""
+    async def wait_for_room(self, in_flight: Callable[[], int]) -> bool:
+        """Wait until the consumer has taken so much that one more batch may begin; if it must."""
+        waited = False
         while self._begun >= _WINDOW * in_flight():
+            waited = True
             self._room = anyio.Event()
             await self._room.wait()
+        return waited
 
     def begin(self) -> None:
         """A batch begins."""

@@ -134,7 +134,7 @@ def job(
     def make(group: CallGroup) -> tuple[JobCall, Job]:
         servers = Servers(
             [
-                Server(client, 4 if limit == "auto" else limit, ways_to_ask, timeout)
+                Server(client, limit, ways_to_ask, timeout)
                 for client, limit in zip(clients, limits, strict=True)
             ]
         )

@@ -10,10 +10,11 @@ from anyio.abc import TaskGroup
 
 from ollama_sc._errors import ConnectError, EmbedError, ProtocolError, RequestTimeout, ResponseError
 
+from . import _retries
 from ._delivery import Batch, JobCall
 from ._progress import Meter
-from ._retries import LONGEST_WAIT, Policy, Retries, can_pass
-from ._servers import PROBE, Server, Servers
+from ._retries import Policy, Retries, can_pass
+from ._servers import PROBE, Place, Server, Servers
 from ._settings import Settings
 from ._source import Chunk, Source
 from ._vectors import nan_row, not_finite, vectors
@@ -40,6 +41,11 @@ class Job:
         self._retries = Retries(settings.attempts, settings.retry_timeout)
         self._failure: Exception | None = None
         self._scope: anyio.CancelScope | None = None
+
+    @property
+    def limits(self) -> tuple[int, ...]:
+        """How many requests each server may have."""
+        return tuple(server.limit for server in self._servers.all)
 
     async def work(self) -> None:
         """All of it; the work of the job's call."""
@@ -87,7 +93,7 @@ class Job:
                 server.error = error
                 if not can_pass(error) or all(other.error for other in self._servers.all):
                     raise
-                await anyio.sleep(LONGEST_WAIT)
+                await anyio.sleep(_retries.LONGEST_WAIT)
                 continue
             if self._began and dimensions != self._call.dimensions:
                 other = ProtocolError(
@@ -112,17 +118,18 @@ class Job:
         """Start a task for each batch, while there is room and a place."""
         await self._call.opened.wait()
         while (chunk := await self._source.next()) is not None:
-            await self._call.wait_for_room(lambda: self._servers.capacity)
-            server = await self._servers.place()
+            if await self._call.wait_for_room(lambda: self._servers.capacity):
+                self._servers.held_back()
+            place = await self._servers.place()
             self._call.begin()
-            batches.start_soon(self._guarded, partial(self._embed, chunk, server))
+            batches.start_soon(self._guarded, partial(self._embed, chunk, place))
 
-    async def _embed(self, chunk: Chunk, server: Server) -> None:
+    async def _embed(self, chunk: Chunk, place: Place) -> None:
         """Be the task of one batch."""
         rows: list[Row] = [b""] * len(chunk.texts)
         failures: dict[int, str] = {}
         dimensions = self._call.dimensions
-        await self._fill(rows, chunk, range(len(rows)), failures, server)
+        await self._fill(rows, chunk, range(len(rows)), failures, place)
         found = vectors(rows, dimensions)
         odd = [number for number in not_finite(found) if chunk.start + number not in failures]
         if odd:
@@ -144,13 +151,13 @@ class Job:
         chunk: Chunk,
         numbers: Sequence[int],
         failures: dict[int, str],
-        server: Server | None = None,
+        place: Place | None = None,
     ) -> None:
         """Fill in the rows with these numbers, in one request, or in halves where it is refused."""
         alone = len(numbers) == 1
         texts = [chunk.texts[number] for number in numbers]
         try:
-            found = await self._ask(texts, server, again_on_500=alone or server is not None)
+            found = await self._ask(texts, place, again_on_500=alone or place is not None)
         except UnicodeEncodeError:
             await self._fill_without_broken(rows, chunk, numbers, failures)
         except ResponseError as error:
@@ -213,25 +220,31 @@ class Job:
             raise ProtocolError("the vectors are not finite", request=self._call.label)
 
     async def _ask(
-        self, texts: list[str], server: Server | None = None, *, again_on_500: bool
+        self, texts: list[str], place: Place | None = None, *, again_on_500: bool
     ) -> list[Row]:
-        """The rows of some texts, from any server; from this one first, whose place is taken."""
+        """The rows of some texts: the first time for this place, then for any that is free."""
 
         async def attempt() -> list[Row]:
-            nonlocal server
-            here = server or await self._servers.place(again=True)
-            server = None
+            nonlocal place
+            first = place is not None
+            here, place = place or await self._servers.place(again=True), None
+            counts = False
             try:
-                return await here.ask(texts, self._call.dimensions)
-            except (ConnectError, RequestTimeout) as error:
-                # A reply that takes too long is no sign of a server's end while there is no other.
-                self._servers.lose(here, only_if_others=isinstance(error, RequestTimeout))
-                raise
+                rows = await here.server.ask(texts, self._call.dimensions)
+                counts = first
             except Exception as error:
-                self._servers.name(here, error)
+                self._servers.name(here.server, error)
+                if isinstance(error, ConnectError | RequestTimeout):
+                    self._servers.lose(
+                        here.server,
+                        # Taking too long is no sign of a server's end while there is no other.
+                        only_if_others=isinstance(error, RequestTimeout),
+                    )
                 raise
+            else:
+                return rows
             finally:
-                self._servers.leave(here)
+                self._servers.leave(here, counts=counts)
 
         policy = Policy(
             timeout=self._settings.retry_timeout,

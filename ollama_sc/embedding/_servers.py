@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -11,6 +11,8 @@ from anyio.lowlevel import checkpoint
 from ollama_sc._base import Calls
 from ollama_sc._errors import OllamaError, ProtocolError, ResponseError
 
+from ._auto import Auto
+from ._settings import InFlight
 from ._vectors import not_finite, vectors
 from ._wire import VALUE_BYTES, NoBase64Error, Row, Way, check_rows
 
@@ -23,15 +25,21 @@ _NO_SUCH_ADDRESS = (404, 405)
 class Server:
     """A client, and what the job knows of the server behind it."""
 
-    def __init__(self, client: Calls, limit: int, ways: Sequence[Way], timeout: Any) -> None:
+    def __init__(self, client: Calls, limit: InFlight, ways: Sequence[Way], timeout: Any) -> None:
         self.client = client
-        self.limit = limit  # how many requests may be in flight
+        self.auto = Auto() if limit == "auto" else None
         self.in_flight = 0
         self.here = False  # it has answered, and no connection broke since then
         self.gone = anyio.Event()  # the end of that
         self.error: Exception | None = None  # what it failed with for longer than it may
+        self._limit = 0 if limit == "auto" else limit
         self._ways = list(ways)  # the first one is taken
         self._fields = {"timeout": timeout}
+
+    @property
+    def limit(self) -> int:
+        """How many requests may be in flight."""
+        return self._limit if self.auto is None else self.auto.level
 
     async def ask(self, texts: list[str], dimensions: int) -> list[Row]:
         """The vectors of some texts.
@@ -81,6 +89,13 @@ class Server:
         return f"<Server {self.client!r}, {state}, {self.in_flight} of {self.limit} in flight>"
 
 
+class Place(NamedTuple):
+    """A place for one request."""
+
+    server: Server
+    token: tuple[int, float] | None  # of the server's `Auto`
+
+
 class Servers:
     """All of them, and the places that they have."""
 
@@ -98,7 +113,7 @@ class Servers:
         """Whether a request could be sent to anybody."""
         return any(server.here for server in self.all)
 
-    async def place(self, *, again: bool = False) -> Server:
+    async def place(self, *, again: bool = False) -> Place:
         """Wait for a server with a place, and take it; to be given back with `leave`.
 
         Whoever goes on with something begun comes before those who begin.
@@ -111,17 +126,26 @@ class Servers:
         finally:
             self._again -= again
         found.in_flight += 1
-        return found
+        auto = found.auto
+        return Place(found, None if auto is None else auto.begin(anyio.current_time()))
 
     def _free(self) -> Server | None:
         """The server with the largest part of its places free."""
         free = [server for server in self.all if server.here and server.in_flight < server.limit]
         return min(free, key=lambda server: server.in_flight / server.limit, default=None)
 
-    def leave(self, server: Server) -> None:
-        """Give a place back."""
-        server.in_flight -= 1
+    def leave(self, place: Place, *, counts: bool = False) -> None:
+        """Give a place back; its request counts if it was one like the others."""
+        place.server.in_flight -= 1
+        if place.server.auto is not None and place.token is not None:
+            place.server.auto.end(place.token, anyio.current_time(), counts=counts)
         self.notify()
+
+    def held_back(self) -> None:
+        """No request was begun for a while, for want of room: where there were places for it."""
+        for server in self.all:
+            if server.auto is not None and server.in_flight < server.limit:
+                server.auto.disturb()
 
     def notify(self) -> None:
         """There may be places now."""
