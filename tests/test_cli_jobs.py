@@ -91,6 +91,15 @@ async def test_shards_hold_keys_and_vectors(
     assert said.counts[-1] == (50, 0)
 
 
+async def test_hashing_much_is_said(
+    fake: FakeOllama, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody wonders why nothing happens."""
+    monkeypatch.setattr(_job, "_MUCH", corpus.stat().st_size)
+    _, said = await embed(fake, corpus, tmp_path / "out")
+    assert said.lines[0] == "Reading the input once, 0.0 GB, to know it again"
+
+
 async def test_without_a_key_it_is_the_row_number(
     fake: FakeOllama, corpus: Path, tmp_path: Path
 ) -> None:

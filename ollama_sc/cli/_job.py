@@ -32,6 +32,7 @@ from ollama_sc.embedding import Batch, Batches, embed_many
 DONE, SOME_FAILED = 0, 1
 
 _FIELD = "text"
+_MUCH = 2 << 30  # bytes, which take some seconds to hash
 _KEY_TYPES: dict[str, pa.DataType] = {"int64": pa.int64(), "string": pa.string()}
 
 
@@ -103,6 +104,7 @@ class _Job:
         paths, format = _inputs.find(options.inputs, options.input_format)
         field = self._field(format)
         with opened(options.output) as folder:
+            self._say_that_it_takes_time(paths)
             source = await _inputs.examine(paths, format)
             columns: ParquetColumns | None = None
             if format == "parquet":
@@ -259,6 +261,11 @@ class _Job:
         )
 
     # -- what it says ------------------------------------------------------------------------
+
+    def _say_that_it_takes_time(self, paths: Sequence[Path | None]) -> None:
+        size = sum(path.stat().st_size for path in paths if path is not None)
+        if size >= _MUCH:
+            self._reporter.say(f"Reading the input once, {size / 1e9:,.1f} GB, to know it again")
 
     def _say_done(self, shards: Shards, rows: int, seconds: float) -> None:
         progress = shards.progress
