@@ -68,9 +68,7 @@ def options(inputs: Any, output: Path, hosts: list[str], **changed: Any) -> Opti
     return Options(**(values | changed))
 
 
-async def embed(
-    fake: FakeOllama, inputs: Any, output: Path, **changed: Any
-) -> tuple[int, Said]:
+async def embed(fake: FakeOllama, inputs: Any, output: Path, **changed: Any) -> tuple[int, Said]:
     """Run a job in this loop; exit status, and what it said."""
     said = Said()
     status = await run(options(inputs, output, [fake.url], **changed), said)

@@ -96,7 +96,9 @@ def test_help(arguments: list[str]) -> None:
                        "--shard-rows", "--dimensions", "--truncate", "--no-truncate", "--host",
                        "--max-in-flight", "--batch-size", "--backend"):  # fmt: skip
             assert option in text
-        assert "0 done; 1 done, and some rows have no vector; 2 refused, nothing was changed" in text
+        assert (
+            "0 done; 1 done, and some rows have no vector; 2 refused, nothing was changed" in text
+        )
         assert "130 or 143 stopped by SIGINT or SIGTERM" in text
 
 
@@ -133,7 +135,10 @@ GIVEN = ["embed", "a.txt", "-m", "x", "-o", "out"]
         (["embed", "no.txt", "-m", "x", "-o", "out"], "there is no file no.txt"),
         ([*GIVEN, "--field", "text"], "plain lines have neither --field nor --key"),
         ([*GIVEN, "--key", "id"], "plain lines have neither --field nor --key"),
-        (["embed", "a.jsonl", "-m", "x", "-o", "out", "--key", "embedding"], "the key column cannot"),
+        (
+            ["embed", "a.jsonl", "-m", "x", "-o", "out", "--key", "embedding"],
+            "the key column cannot",
+        ),
         ([*GIVEN, "--host", "ftp://there"], "ftp"),
     ],
 )
@@ -293,8 +298,7 @@ def test_no_server_is_status_3(tmp_path: Path) -> None:
     assert "stopped: GET /api/tags: cannot connect to http://127.0.0.1:9" in done.stderr
     assert "secret" not in done.stderr
     assert done.stderr.endswith(
-        f"Go on with: ollama-sc embed 'a b.jsonl' -m {MODEL} -o out "
-        "--host http://...@127.0.0.1:9\n"
+        f"Go on with: ollama-sc embed 'a b.jsonl' -m {MODEL} -o out --host http://...@127.0.0.1:9\n"
     )
 
 
@@ -348,7 +352,9 @@ def test_signals(url: str, tmp_path: Path, backend: str, number: signal.Signals)
     again = run(*arguments, input="".join(lines).encode())
     assert again.returncode == 0
     assert again.stderr.startswith(f"Going on after {done} rows that are done\n")
-    straight = [str(tmp_path / "straight") if "/out" in argument else argument for argument in arguments]
+    straight = [
+        str(tmp_path / "straight") if "/out" in argument else argument for argument in arguments
+    ]
     assert run(*straight, input="".join(lines).encode()).returncode == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 

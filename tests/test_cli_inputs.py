@@ -349,7 +349,9 @@ async def test_a_pipe_is_known_by_its_rows(tmp_path: Path) -> None:
         with pytest.raises(Refused, match=f"does not begin with the {skip} rows that are done"):
             await piped(content.replace(b"doc-0", b"doc-x"), skip=skip, mark=mark)
         with pytest.raises(Refused, match=f"does not begin with the {skip} rows that are done"):
-            await piped(b"".join(content.splitlines(keepends=True)[: skip - 1]), skip=skip, mark=mark)
+            await piped(
+                b"".join(content.splitlines(keepends=True)[: skip - 1]), skip=skip, mark=mark
+            )
 
 
 async def test_standard_input_can_be_anything(

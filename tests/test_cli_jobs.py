@@ -61,9 +61,7 @@ def stop_after(fake: FakeOllama, batches: int) -> None:
 # -- what it writes --------------------------------------------------------------------------------
 
 
-async def test_shards_hold_keys_and_vectors(
-    fake: FakeOllama, corpus: Path, tmp_path: Path
-) -> None:
+async def test_shards_hold_keys_and_vectors(fake: FakeOllama, corpus: Path, tmp_path: Path) -> None:
     """Each row's key and the vector that the server gives for its text, in order, in whole shards."""
     status, said = await embed(fake, corpus, tmp_path / "out", key="id")
     assert status == 0
@@ -80,7 +78,9 @@ async def test_shards_hold_keys_and_vectors(
     expected = np.array(reply.embeddings, np.float32)
     vectors = np.array(found["embedding"].to_pylist(), np.float32)
     assert vectors.tobytes() == expected.tobytes()
-    assert [pq.read_metadata(tmp_path / "out" / name).num_rows for name in shards(tmp_path / "out")] == [
+    assert [
+        pq.read_metadata(tmp_path / "out" / name).num_rows for name in shards(tmp_path / "out")
+    ] == [
         20,
         20,
         10,
@@ -140,14 +140,14 @@ async def test_dimensions_and_truncate_reach_the_server(
     """What is asked for is in each request, and vectors are as long."""
     await embed(fake, corpus, tmp_path / "out", dimensions=4, truncate=False)
     assert table(tmp_path / "out").schema.field("embedding").type.list_size == 4
-    sent = [request.json for request in fake.requests if request.path.endswith(("embed", "embeddings"))]
+    sent = [
+        request.json for request in fake.requests if request.path.endswith(("embed", "embeddings"))
+    ]
     assert sent
     assert all((body["dimensions"], body["truncate"]) == (4, False) for body in sent)
 
 
-async def test_several_servers_share_the_work(
-    fake: FakeOllama, tmp_path: Path
-) -> None:
+async def test_several_servers_share_the_work(fake: FakeOllama, tmp_path: Path) -> None:
     """Each gets some of the texts; the result is that of one."""
     corpus = write_jsonl(tmp_path / "corpus.jsonl", 400)
     await embed(fake, corpus, tmp_path / "one")
@@ -199,7 +199,8 @@ async def test_a_model_that_is_not_there_is_refused(
 
 
 @pytest.mark.parametrize(
-    "name", [f"{MODEL}:latest", MODEL.upper(), f"library/{MODEL}", f"registry.ollama.ai/library/{MODEL}"]
+    "name",
+    [f"{MODEL}:latest", MODEL.upper(), f"library/{MODEL}", f"registry.ollama.ai/library/{MODEL}"],
 )
 async def test_models_are_known_by_any_spelling(
     fake: FakeOllama, corpus: Path, tmp_path: Path, name: str
@@ -243,7 +244,9 @@ async def test_rows_without_a_text_are_listed(fake: FakeOllama, tmp_path: Path) 
     for number in range(2):
         status, said = await embed(fake, corpus, tmp_path / "out", key="id", shard_rows=4)
         assert status == 1
-        assert f"7 rows have no vector: {tmp_path / 'out' / 'failures.jsonl'} says why" in said.lines
+        assert (
+            f"7 rows have no vector: {tmp_path / 'out' / 'failures.jsonl'} says why" in said.lines
+        )
         assert (said.started is None) == (number == 1)
     found = table(tmp_path / "out")
     assert found["id"].to_pylist() == [0, 1, 2, 3, None, None, None, 7, None]
@@ -254,9 +257,7 @@ async def test_rows_without_a_text_are_listed(fake: FakeOllama, tmp_path: Path) 
     ]
 
 
-async def test_a_text_that_the_server_refuses_is_listed(
-    fake: FakeOllama, tmp_path: Path
-) -> None:
+async def test_a_text_that_the_server_refuses_is_listed(fake: FakeOllama, tmp_path: Path) -> None:
     """Its neighbours keep their vectors."""
     corpus = tmp_path / "long.txt"
     corpus.write_text("".join(f"{'word ' * 3000 if n in (3, 11) else n}\n" for n in range(20)))
@@ -306,7 +307,9 @@ async def test_raise_says_a_row_that_stands_behind_usable_ones_in_its_batch(
 ) -> None:
     """Of a refused text and a later row without one, the first counts."""
     corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text('{"text": "a"}\n' + json.dumps({"text": "word " * 3000}) + '\n{"text": null}\n')
+    corpus.write_text(
+        '{"text": "a"}\n' + json.dumps({"text": "word " * 3000}) + '\n{"text": null}\n'
+    )
     status, said = await embed(fake, corpus, tmp_path / "out", truncate=False, on_error="raise")
     assert status == 3
     assert said.lines[0].startswith(f"ollama-sc: stopped: {corpus}:2: ")
@@ -471,9 +474,7 @@ async def test_failures_are_listed_once(fake: FakeOllama, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("listed", [0, 1])
-async def test_failures_that_do_not_count_go(
-    fake: FakeOllama, tmp_path: Path, listed: int
-) -> None:
+async def test_failures_that_do_not_count_go(fake: FakeOllama, tmp_path: Path, listed: int) -> None:
     """Also where no other follows; a list of none is no file."""
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text('{"text": null}\n' * listed + '{"text": "good"}\n' * 60)
@@ -505,9 +506,7 @@ async def test_a_pipe_may_grow(fake: FakeOllama, tmp_path: Path) -> None:
         os.write(writing, data)
         os.close(writing)
         try:
-            return await embed(
-                fake, f"/dev/fd/{reading}", tmp_path / "out", input_format="jsonl"
-            )
+            return await embed(fake, f"/dev/fd/{reading}", tmp_path / "out", input_format="jsonl")
         finally:
             os.close(reading)
 
@@ -725,9 +724,7 @@ async def test_a_shard_that_is_cut_is_not_taken_up(fake: FakeOllama, tmp_path: P
     assert f"{kept} is cut: the manifest counts 12 rows in it" in said.text
 
 
-async def test_vectors_of_another_length_stop_it(
-    fake: FakeOllama, tmp_path: Path
-) -> None:
+async def test_vectors_of_another_length_stop_it(fake: FakeOllama, tmp_path: Path) -> None:
     """A server that has changed its mind about the length breaks no shard."""
     corpus = write_jsonl(tmp_path / "corpus.jsonl", 60)
     stop_after(fake, 4)

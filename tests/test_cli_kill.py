@@ -12,7 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_support import COMMAND, MODEL, contents, environment, manifest, process_server, shards, write_jsonl
+from cli_support import (
+    COMMAND,
+    MODEL,
+    contents,
+    environment,
+    manifest,
+    process_server,
+    shards,
+    write_jsonl,
+)
 
 KILLS = 50
 WORKERS = 2
@@ -143,6 +152,8 @@ def test_killed_at_50_moments(url: str, tmp_path: Path) -> None:
     if errors:
         raise errors[0]
     assert sum(killed) == KILLS
-    print(f"{len(killed)} runs, {len(finished)} folders, {len(counted)} states, {duration:.1f} s each")
+    print(
+        f"{len(killed)} runs, {len(finished)} folders, {len(counted)} states, {duration:.1f} s each"
+    )
     assert len(finished) >= WORKERS
     assert len(counted) > 10, "the kills came before anything was done"
