@@ -341,6 +341,11 @@ class CallGroup:
         Abort and close reach it between its requests as they reach those.
         """
         call = Call[T](self, label, timeouts)
+        self.start_operation(call, work)
+        return await call.outcome()
+
+    def start_operation(self, call: Call[T], work: Callable[[], Awaitable[T]]) -> None:
+        """Start the task of an operation; whoever does waits for it, or holds it, by itself."""
         call.phase = None
 
         async def inside() -> T:
@@ -348,7 +353,6 @@ class CallGroup:
             return await work()
 
         self.start(call, inside, slots=Slots(None))
-        return await call.outcome()
 
     @property
     def state(self) -> str:

@@ -20,6 +20,7 @@ from ._models import Models
 from ._owner import TaskOwner, insist
 from ._server import Server
 from ._timeouts import Timeouts
+from .embedding._entry import EmbeddingJobs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -29,7 +30,7 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_BODY_BYTES = 128 * 1024 * 1024
 
 
-class Requests(Generation, Models, Server):
+class Requests(Generation, EmbeddingJobs, Models, Server):
     """The calls that a client and a group both have."""
 
     def group(self) -> Group:

@@ -14,6 +14,7 @@
     │   ├── RateLimitError                              429
     │   └── ServerBusyError                             503
     ├── ProtocolError                                   the answer is not what the API says
+    ├── EmbedError                                      one text of a job cannot be embedded
     └── IncompleteStreamError                           the answer ended before its terminal object
 
 Every one says which request it belongs to, keeps what caused it as its ``__cause__``, carries no
@@ -181,6 +182,29 @@ class ProtocolError(OllamaError):
     ) -> None:
         super().__init__(message, request=request)
         self.excerpt = excerpt
+
+
+class EmbedError(OllamaError):
+    """One text of an embedding job cannot be embedded, and the others of its batch can.
+
+    Its ``__cause__`` is what the server said, where the server said it.
+
+    Attributes:
+        index: the text's place in the job, from zero.
+        reason: why, such as ``"the input length exceeds the context length (HTTP 400)"``.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        index: int = 0,
+        reason: str = "",
+        request: str | None = None,
+    ) -> None:
+        super().__init__(message, request=request)
+        self.index = index
+        self.reason = reason
 
 
 class IncompleteStreamError(OllamaError):

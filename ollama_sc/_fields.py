@@ -6,7 +6,7 @@ types.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -14,6 +14,7 @@ from .types import ChatResponse, Image, Message, Options, Tool
 
 if TYPE_CHECKING:
     from ._timeouts import Timeouts
+    from .embedding._progress import Progress
 
 ThinkLevel = Literal["low", "medium", "high", "max"]
 MessageLike = Message | ChatResponse[Any] | Mapping[str, Any]
@@ -117,6 +118,38 @@ class EmbedFields(ModelFields, total=False):
     """
 
     dimensions: int | None
+
+
+class EmbedManyFields(EmbedFields, total=False):
+    """What `embed_many` and `embed_array` accept beside the model and the texts.
+
+    The server cuts a text that is too long, in silence, unless ``truncate=False`` makes that an
+    error of the text. `timeout` is each request's.
+
+    Attributes:
+        batch_size: how many texts go into one request.
+        batch_chars: how many characters a batch has at most, unless it is one single text; ``None``
+            is no limit.
+        max_in_flight: how many requests run at the same time. ``"auto"`` finds the smallest number
+            with which the server is busy. For several servers also a list, one for each.
+        ordered: whether batches come in the order of the texts, or as they are done.
+        on_error: what a text that cannot be embedded does: ``"raise"`` ends the job with
+            `EmbedError`; ``"skip"`` makes its row NaN and lists it in `Batch.failures`.
+        attempts: how often a request is tried in all, where the server cannot be reached, is busy
+            or takes too long. 1 is no retry.
+        retry_timeout: the seconds after which it is not tried again; ``None`` is no limit.
+        on_progress: a function that is called with `Progress` after each batch, in the event
+            loop's thread. What it raises ends the job.
+    """
+
+    batch_size: int
+    batch_chars: int | None
+    max_in_flight: int | Literal["auto"] | Sequence[int | Literal["auto"]]
+    ordered: bool
+    on_error: Literal["raise", "skip"]
+    attempts: int
+    retry_timeout: float | None
+    on_progress: Callable[[Progress], object] | None
 
 
 class EmbeddingsFields(BodyFields, total=False):

@@ -31,16 +31,17 @@ _TEXT: frozenset[type] = frozenset({str})
 _SPELLED = {"debug_render_only": "_debug_render_only", "from_": "from"}
 
 
-def accepts(fields: type) -> Callable[[F], F]:
+def accepts(fields: type, defaults: Mapping[str, Any] | None = None) -> Callable[[F], F]:
     """Let a method's ``**fields`` show as the keyword parameters that they are.
 
     Type checkers read them from the annotation; this is for `help` and `inspect.signature`.
     """
+    default = (defaults or {}).get
 
     def spelled_out(function: F) -> F:
         shown = signature(function)
         keywords = [
-            Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+            Parameter(name, Parameter.KEYWORD_ONLY, default=default(name), annotation=annotation)
             for name, annotation in fields.__annotations__.items()
         ]
         parameters = [p for p in shown.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]

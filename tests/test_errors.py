@@ -15,6 +15,7 @@ from ollama_sc import (
     ChatResponse,
     ClientClosedError,
     ConnectError,
+    EmbedError,
     IncompleteStreamError,
     Message,
     ModelNotFoundError,
@@ -60,6 +61,7 @@ EXAMPLES: list[OllamaError] = [
     ),
     ServerBusyError("text", error="boom", status_code=503, request=LABEL),
     ProtocolError("text", excerpt=b"<html>\xff", request=LABEL),
+    EmbedError("text", index=7, reason="too long", request=LABEL),
     IncompleteStreamError(
         "text", partial=ChatResponse(message=Message("assistant", "Half a"), done=False)
     ),
@@ -85,6 +87,7 @@ BASES: dict[type[OllamaError], tuple[type, ...]] = {
     RateLimitError: (ResponseError,),
     ServerBusyError: (ResponseError,),
     ProtocolError: (OllamaError,),
+    EmbedError: (OllamaError,),
     IncompleteStreamError: (OllamaError,),
 }
 

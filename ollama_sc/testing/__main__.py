@@ -23,6 +23,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--parallel", type=int, help="requests that are answered at once")
     parser.add_argument("--max-queue", type=int, help="requests that may wait")
     parser.add_argument("--dimensions", type=int, default=768, help="length of embeddings")
+    parser.add_argument("--embed-seconds", type=float, default=0.0, help="of a request")
     parser.add_argument("--version", default="0.33.0", help="the server's version")
     parser.add_argument("--pull-rate", type=float, help="bytes a second of a download")
     parser.add_argument("--backend", choices=("trio", "asyncio"), default=_default_backend())
@@ -45,6 +46,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
             parallel=arguments.parallel,
             max_queue=arguments.max_queue,
             dimensions=arguments.dimensions,
+            embed_seconds=arguments.embed_seconds,
             version=arguments.version,
             registry=Registry(rate=arguments.pull_rate),
         ) as fake:

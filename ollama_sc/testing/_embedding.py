@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import anyio
 import anyio.lowlevel
 
 from ollama_sc.testing import _fields, _gojson, _lookup, _model, _version
@@ -159,6 +160,8 @@ def _load(
 
 
 async def _embed(texts: list[str], state: State, wanted: int, context: int) -> _Embedded:
+    if state.limits.embed_seconds:
+        await anyio.sleep(state.limits.embed_seconds)
     if not all(texts) and not state.version.has(_version.NEWER_ENGINE):
         raise ApiError(500, "Failed to create new sequence: no input provided")
     dimensions = state.store.dimensions
@@ -168,6 +171,9 @@ async def _embed(texts: list[str], state: State, wanted: int, context: int) -> _
     for index, text in enumerate(texts):
         if index % _AT_ONCE == _AT_ONCE - 1:
             await anyio.lowlevel.checkpoint()
+        refused = state.limits.embed_error(text) if state.limits.embed_error else None
+        if refused is not None:
+            raise ApiError(*refused)
         words = text.split()
         tokens += min(len(words), context)
         shown = " ".join(words[:context]) if len(words) > context else text

@@ -43,6 +43,9 @@ class FakeOllama:
         token_rate: Tokens a second. None: as fast as the socket takes them.
         tokens: Length of an answer where `options.num_predict` says nothing.
         dimensions: Length of embeddings.
+        embed_seconds: How long a request for embeddings takes, whatever is in it.
+        embed_error: What a text cannot be embedded for: a function of the text that returns a
+            status and an error text, or None. One such text fails its whole request.
         version: What `/api/version` answers; what that version did not have or did otherwise is
             missing and otherwise here.
         ssl_context: Serves https.
@@ -79,6 +82,8 @@ class FakeOllama:
         token_rate: float | None = None,
         tokens: int = 24,
         dimensions: int = 768,
+        embed_seconds: float = 0.0,
+        embed_error: Callable[[str], tuple[int, str] | None] | None = None,
         version: str = "0.33.0",
         ssl_context: ssl.SSLContext | None = None,
         reuse: bool = True,
@@ -108,7 +113,7 @@ class FakeOllama:
                 loaded=LoadedModels(keep_alive),
                 registry=self.registry,
                 cloud=self.cloud,
-                limits=Limits(tokens, token_rate),
+                limits=Limits(tokens, token_rate, embed_seconds, embed_error),
                 keys=None if keys is None else frozenset(keys),
                 origins=tuple(origins),
             )

@@ -1,5 +1,6 @@
 """All that the server has, handed to its endpoints."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,10 +15,20 @@ MODELS_DIR: Final = "/opt/llm/models"  # where the paths in texts lead; there is
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How the server generates: tokens of a default answer, and tokens a second."""
+    """How the server generates and embeds.
+
+    Attributes:
+        tokens: Length of a default answer.
+        token_rate: Tokens a second.
+        embed_seconds: How long a request for embeddings takes.
+        embed_error: What a text fails with, as a status and an error text.
+
+    """
 
     tokens: int
     token_rate: float | None
+    embed_seconds: float
+    embed_error: Callable[[str], tuple[int, str] | None] | None
 
 
 @dataclass(frozen=True, slots=True)

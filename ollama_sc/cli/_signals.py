@@ -1,0 +1,37 @@
+"""SIGINT and SIGTERM end the work in order; a second one ends the process at once."""
+
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+import anyio
+from anyio.abc import TaskStatus
+
+
+async def until_signal(work: Callable[[], Awaitable[None]]) -> signal.Signals | None:
+    """Run something that a signal cancels; returns which one did."""
+    caught: signal.Signals | None = None
+    failure: Exception | None = None
+    scope = anyio.CancelScope()
+
+    async def watch(*, task_status: TaskStatus[None]) -> None:
+        nonlocal caught
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for number in signals:
+                if caught is not None:
+                    os._exit(128 + number)  # no file is ever half written under its own name
+                caught = number
+                scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        with scope:
+            await tasks.start(watch)
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - raised below, where no group wraps it
+                failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return caught if scope.cancelled_caught else None

@@ -1,0 +1,258 @@
+"""The work of a job: reading, sending, isolating what fails; all of it below one task."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ollama_sc._errors import ConnectError, EmbedError, ProtocolError, RequestTimeout, ResponseError
+
+from . import _retries
+from ._delivery import Batch, JobCall
+from ._progress import Meter
+from ._retries import Policy, Retries, can_pass
+from ._servers import PROBE, Place, Server, Servers
+from ._settings import Settings
+from ._source import Chunk, Source
+from ._vectors import nan_row, not_finite, vectors
+from ._wire import Row
+
+# What a server answers where one text spoils a request: 413 is a proxy's, for its length.
+_REFUSALS = {400, 413, 500}
+# Broken connections before the first answer of all: rather a wrong address than a restart.
+_FIRST_ATTEMPTS = 3
+_NOT_FINITE = "its vector is not finite"
+
+
+class Job:
+    """The work of one job."""
+
+    def __init__(
+        self, call: JobCall, servers: Servers, source: Source, settings: Settings, meter: Meter
+    ) -> None:
+        self._call = call
+        self._servers = servers
+        self._source = source
+        self._settings = settings
+        self._meter = meter
+        self._retries = Retries(settings.attempts, settings.retry_timeout)
+        self._failure: Exception | None = None
+        self._scope: anyio.CancelScope | None = None
+
+    @property
+    def limits(self) -> tuple[int, ...]:
+        """How many requests each server may have."""
+        return tuple(server.limit for server in self._servers.all)
+
+    async def work(self) -> None:
+        """All of it; the work of the job's call."""
+        try:
+            async with anyio.create_task_group() as keepers:
+                self._scope = keepers.cancel_scope
+                for server in self._servers.all:
+                    keepers.start_soon(self._guarded, partial(self._keep, server))
+                async with anyio.create_task_group() as batches:
+                    await self._guarded(partial(self._read, batches))
+                keepers.cancel_scope.cancel()
+        finally:
+            await self._source.close()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Let the first failure be the job's, and the end of all of its tasks."""
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - the consumer gets it
+            if self._failure is None:
+                self._failure = error
+            assert self._scope is not None
+            self._scope.cancel()
+
+    # -- servers -----------------------------------------------------------------------------
+
+    async def _keep(self, server: Server) -> None:
+        """See to it that requests go to a server while it answers, and only then."""
+        while True:
+            policy = Policy(
+                timeout=self._settings.retry_timeout,
+                again_on_500=True,
+                connect_attempts=lambda: float("inf") if self._began else _FIRST_ATTEMPTS,
+            )
+            try:
+                dimensions = await self._retries(server.warm_up, policy)
+            except Exception as error:
+                self._servers.name(server, error)
+                server.error = error
+                if not can_pass(error) or all(other.error for other in self._servers.all):
+                    raise
+                await anyio.sleep(_retries.LONGEST_WAIT)
+                continue
+            if self._began and dimensions != self._call.dimensions:
+                other = ProtocolError(
+                    f"a server's vectors have {dimensions} dimensions, "
+                    f"those of another one {self._call.dimensions}",
+                    request=self._call.label,
+                )
+                self._servers.name(server, other)
+                raise other
+            self._meter.start()
+            self._call.open(dimensions)
+            self._servers.welcome(server)
+            await server.gone.wait()
+
+    @property
+    def _began(self) -> bool:
+        return bool(self._call.dimensions)
+
+    # -- batches -----------------------------------------------------------------------------
+
+    async def _read(self, batches: TaskGroup) -> None:
+        """Start a task for each batch, while there is room and a place."""
+        await self._call.opened.wait()
+        while (chunk := await self._source.next()) is not None:
+            if await self._call.wait_for_room(lambda: self._servers.capacity):
+                self._servers.held_back()
+            place = await self._servers.place()
+            self._call.begin()
+            batches.start_soon(self._guarded, partial(self._embed, chunk, place))
+
+    async def _embed(self, chunk: Chunk, place: Place) -> None:
+        """Be the task of one batch."""
+        rows: list[Row] = [b""] * len(chunk.texts)
+        failures: dict[int, str] = {}
+        dimensions = self._call.dimensions
+        await self._fill(rows, chunk, range(len(rows)), failures, place)
+        found = vectors(rows, dimensions)
+        odd = [number for number in not_finite(found) if chunk.start + number not in failures]
+        if odd:
+            await self._confirm()
+            for number in odd:
+                self._failed(rows, chunk, number, failures, _NOT_FINITE)
+            found = vectors(rows, dimensions)
+        self._call.deliver(
+            chunk.number,
+            Batch(start=chunk.start, inputs=chunk.texts, vectors=found, failures=failures),
+        )
+        self._meter.add(len(rows), len(failures))
+        if self._settings.on_progress is not None:
+            self._settings.on_progress(self._meter.now())
+
+    async def _fill(
+        self,
+        rows: list[Row],
+        chunk: Chunk,
+        numbers: Sequence[int],
+        failures: dict[int, str],
+        place: Place | None = None,
+    ) -> None:
+        """Fill in the rows with these numbers, in one request, or in halves where it is refused."""
+        alone = len(numbers) == 1
+        texts = [chunk.texts[number] for number in numbers]
+        try:
+            found = await self._ask(texts, place, again_on_500=alone or place is not None)
+        except UnicodeEncodeError:
+            await self._fill_without_broken(rows, chunk, numbers, failures)
+        except ResponseError as error:
+            if error.status_code not in _REFUSALS:
+                raise
+            if alone:
+                await self._confirm()
+                self._failed(rows, chunk, numbers[0], failures, _reason(error), error)
+                return
+            middle = len(numbers) // 2
+            await self._fill(rows, chunk, numbers[:middle], failures)
+            await self._fill(rows, chunk, numbers[middle:], failures)
+        else:
+            for number, row in zip(numbers, found, strict=True):
+                rows[number] = row
+
+    async def _fill_without_broken(
+        self, rows: list[Row], chunk: Chunk, numbers: Sequence[int], failures: dict[int, str]
+    ) -> None:
+        """The same, without the texts that cannot be sent: halves of surrogate pairs."""
+        sound: list[int] = []
+        for number in numbers:
+            try:
+                chunk.texts[number].encode()
+            except UnicodeEncodeError as error:
+                self._failed(rows, chunk, number, failures, f"it is not Unicode: {error}", error)
+            else:
+                sound.append(number)
+        if sound:
+            await self._fill(rows, chunk, sound, failures)
+
+    def _failed(
+        self,
+        rows: list[Row],
+        chunk: Chunk,
+        number: int,
+        failures: dict[int, str],
+        reason: str,
+        cause: Exception | None = None,
+    ) -> None:
+        """One text cannot be embedded."""
+        index = chunk.start + number
+        if self._settings.on_error == "raise":
+            raise EmbedError(
+                f"text {index} cannot be embedded: {reason}",
+                index=index,
+                reason=reason,
+                request=self._call.label,
+            ) from cause
+        rows[number] = nan_row(self._call.dimensions)
+        failures[index] = reason
+
+    async def _confirm(self) -> None:
+        """Raise what the server has against every text, if it has something.
+
+        Nothing is the fault of a text while the text fails that the job began with.
+        """
+        rows = await self._ask([PROBE], again_on_500=True)
+        if not_finite(vectors(rows, self._call.dimensions)):
+            raise ProtocolError("the vectors are not finite", request=self._call.label)
+
+    async def _ask(
+        self, texts: list[str], place: Place | None = None, *, again_on_500: bool
+    ) -> list[Row]:
+        """The rows of some texts: the first time for this place, then for any that is free."""
+
+        async def attempt() -> list[Row]:
+            nonlocal place
+            first = place is not None
+            here, place = place or await self._servers.place(again=True), None
+            counts = False
+            try:
+                rows = await here.server.ask(texts, self._call.dimensions)
+                counts = first
+            except Exception as error:
+                self._servers.name(here.server, error)
+                if isinstance(error, ConnectError | RequestTimeout):
+                    self._servers.lose(
+                        here.server,
+                        # Taking too long is no sign of a server's end while there is no other.
+                        only_if_others=isinstance(error, RequestTimeout),
+                    )
+                raise
+            else:
+                return rows
+            finally:
+                self._servers.leave(here, counts=counts)
+
+        policy = Policy(
+            timeout=self._settings.retry_timeout,
+            again_on_500=again_on_500,
+            elsewhere=self._servers.any_here,
+        )
+        return await self._retries(attempt, policy)
+
+
+def _reason(error: ResponseError) -> str:
+    return str(error.args[0])

@@ -1,0 +1,327 @@
+"""Embedding jobs on several servers: sharing, going away, coming back, and how they end."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from conftest import is_quiet
+
+from ollama_sc import (
+    AbortError,
+    AsyncClient,
+    ClientClosedError,
+    ConnectError,
+    ModelNotFoundError,
+    ProtocolError,
+    RequestError,
+    Timeouts,
+)
+from ollama_sc.embedding import _retries, embed_array, embed_many
+from ollama_sc.testing import FakeOllama, Reply
+
+pytestmark = pytest.mark.anyio
+MODEL = "nomic-embed-text"
+QUICK = "/v1/embeddings"
+DEAD = "127.0.0.1:1"
+
+
+def texts(count: int) -> list[str]:
+    return [f"text {number}" for number in range(count)]
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another try comes soon."""
+    monkeypatch.setattr(_retries, "FIRST_WAIT", 0.005)
+    monkeypatch.setattr(_retries, "LONGEST_WAIT", 0.02)
+    monkeypatch.setattr(_retries, "JITTER", 0.005)
+
+
+@pytest.fixture
+async def expected(anyio_backend: Any) -> Any:
+    """The vectors of a hundred texts, and of fewer."""
+    async with FakeOllama(dimensions=16) as fake, AsyncClient(fake.url) as client:
+        yield await client.embed_array(MODEL, texts(100))
+
+
+class Two:
+    """Two servers that can go away and come back, each in a task of its own, and their clients."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options: dict[str, Any] = {"dimensions": 16, "embed_seconds": 0.01, **options}
+        self._life = AsyncExitStack()
+        self._stops: list[anyio.Event] = [anyio.Event(), anyio.Event()]
+        self._stopped: list[anyio.Event] = [anyio.Event(), anyio.Event()]
+        self.fakes: list[FakeOllama] = []
+        self.clients: list[AsyncClient] = []
+
+    async def __aenter__(self) -> Two:
+        self._tasks = await self._life.enter_async_context(anyio.create_task_group())
+        for number in range(2):
+            fake: FakeOllama = await self._tasks.start(self._serve, number, 0)
+            self.fakes.append(fake)
+            client = AsyncClient(fake.url, headers={"X-Which": str(number)})
+            self.clients.append(await self._life.enter_async_context(client))
+        return self
+
+    async def __aexit__(self, *failure: Any) -> bool | None:
+        for stop in self._stops:
+            stop.set()
+        return await self._life.__aexit__(*failure)
+
+    async def _serve(self, number: int, port: int, *, task_status: Any) -> None:
+        async with FakeOllama(port=port, **self.options) as fake:
+            task_status.started(fake)
+            await self._stops[number].wait()
+        self._stopped[number].set()
+
+    async def kill(self, number: int) -> None:
+        self._stops[number].set()
+        await self._stopped[number].wait()
+
+    async def revive(self, number: int) -> FakeOllama:
+        self._stops[number], self._stopped[number] = anyio.Event(), anyio.Event()
+        fake: FakeOllama = await self._tasks.start(self._serve, number, self.fakes[number].port)
+        return fake
+
+
+# -- sharing ---------------------------------------------------------------------------------------
+
+
+async def test_servers_share_a_job(expected: Any) -> None:
+    """All vectors are there, in order; each server got requests, with its own client's headers."""
+    async with Two() as two:
+        found = await embed_array(
+            clients=two.clients, model=MODEL, texts=texts(100), batch_size=5
+        )
+        for number, fake in enumerate(two.fakes):
+            assert len(fake.requests) > 5
+            assert {r.headers["x-which"] for r in fake.requests} == {str(number)}
+            assert len(fake.requests[0].json["input"]) == 1
+            assert is_quiet(two.clients[number])
+    assert found.tobytes() == expected.tobytes()
+
+
+async def test_each_server_has_its_own_number_in_flight(anyio_backend: Any) -> None:
+    """A list has one for each; a number is each one's."""
+    async with Two(embed_seconds=0.02) as two:
+        for in_flight, peaks in (([1, 3], [1, 3]), (2, [2, 2])):
+            for fake in two.fakes:
+                fake.peak_in_flight = 0
+            await embed_array(
+                clients=two.clients,
+                model=MODEL,
+                texts=texts(60),
+                batch_size=2,
+                max_in_flight=in_flight,
+            )
+            assert [fake.peak_in_flight for fake in two.fakes] == peaks
+        with pytest.raises(RequestError, match="3 numbers for 2 servers"):
+            embed_many(clients=two.clients, model=MODEL, texts=[], max_in_flight=[1, 2, 3])
+
+
+async def test_a_slow_server_gets_less(anyio_backend: Any) -> None:
+    """Whoever has a free place gets the next batch."""
+    async with Two() as two:
+        two.fakes[1].always(QUICK, Reply.default(delay=0.2))
+        await embed_array(
+            clients=two.clients, model=MODEL, texts=texts(100), batch_size=2, max_in_flight=1
+        )
+        first, second = (len(fake.requests) for fake in two.fakes)
+    assert first > 2 * second
+
+
+# -- going away and coming back --------------------------------------------------------------------
+
+
+async def test_the_others_take_over(expected: Any) -> None:
+    """A server that goes away loses no batch, whatever was in flight there."""
+    async with Two() as two:
+        found: list[Any] = []
+        async with embed_many(
+            clients=two.clients, model=MODEL, texts=texts(100), batch_size=2
+        ) as batches:
+            async for batch in batches:
+                found.append(batch)
+                if len(found) == 10:
+                    await two.kill(1)
+        assert np.concatenate([batch.vectors for batch in found]).tobytes() == expected.tobytes()
+        assert [batch.start for batch in found] == list(range(0, 100, 2))
+
+
+async def test_a_server_that_comes_back_is_used_again(expected: Any) -> None:
+    """It is asked for one text first: its model has to be loaded again."""
+    async with Two() as two:
+        found: list[Any] = []
+        async with embed_many(
+            clients=two.clients, model=MODEL, texts=texts(100), batch_size=1, max_in_flight=1
+        ) as batches:
+            async for batch in batches:
+                found.append(batch)
+                if len(found) == 10:
+                    await two.kill(1)
+                elif len(found) == 20:
+                    back = await two.revive(1)
+                elif len(found) == 25:
+                    with anyio.fail_after(10):
+                        await back.wait_for_requests(1)
+        assert np.concatenate([batch.vectors for batch in found]).tobytes() == expected.tobytes()
+        assert back.requests[0].json["input"] == ["warm up"]
+        assert len(back.requests) > 5
+
+
+async def test_all_of_them_can_be_away_for_a_while(expected: Any) -> None:
+    """The job waits for the first one that comes back."""
+    async with Two() as two:
+        found: list[Any] = []
+        async with embed_many(
+            clients=two.clients, model=MODEL, texts=texts(100), batch_size=2, attempts=1000
+        ) as batches:
+            async for batch in batches:
+                found.append(batch)
+                if len(found) == 10:
+                    await two.kill(0)
+                    await two.kill(1)
+                    await anyio.sleep(0.1)
+                    await two.revive(0)
+        assert np.concatenate([batch.vectors for batch in found]).tobytes() == expected.tobytes()
+
+
+async def test_all_of_them_can_be_away_too_long(anyio_backend: Any) -> None:
+    """The job ends when trying again has come to its end for each; the error says for whom."""
+    async with Two() as two:
+        async with embed_many(
+            clients=two.clients, model=MODEL, texts=texts(100), batch_size=2, attempts=4
+        ) as batches:
+            await anext(batches)
+            await two.kill(0)
+            await two.kill(1)
+            with pytest.raises(ConnectError) as caught, anyio.fail_after(20):
+                async for _ in batches:
+                    pass
+        assert all(is_quiet(client) for client in two.clients)
+    assert any("of 2: <AsyncClient http://127.0.0.1:" in note for note in caught.value.__notes__)
+
+
+async def test_a_server_that_is_away_from_the_beginning(expected: Any) -> None:
+    """The others do all of the work; where there are none, entering fails."""
+    async with Two() as two, AsyncClient(DEAD) as dead:
+        found = await embed_array(
+            clients=[dead, *two.clients], model=MODEL, texts=texts(100), batch_size=5
+        )
+        assert found.tobytes() == expected.tobytes()
+        with pytest.raises(ConnectError), anyio.fail_after(20):
+            async with embed_many(clients=[dead, dead], model=MODEL, texts=texts(1)):
+                raise AssertionError
+
+
+async def test_a_server_that_hangs_is_one_that_is_away(expected: Any) -> None:
+    """Where requests have a time limit, batches that were sent there go to the others."""
+    async with Two() as two:
+        found: list[Any] = []
+        async with embed_many(
+            clients=two.clients,
+            model=MODEL,
+            texts=texts(100),
+            batch_size=5,
+            timeout=Timeouts(first_chunk=0.3),
+        ) as batches:
+            two.fakes[1].always(QUICK, Reply.silence())
+            async for batch in batches:
+                found.append(batch)
+        assert np.concatenate([batch.vectors for batch in found]).tobytes() == expected.tobytes()
+        hung = [r.json["input"] for r in two.fakes[1].requests if not r.finished_at]
+        assert hung
+
+
+# -- ends ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("how", ["abort", "group", "leave"])
+async def test_any_of_the_clients_ends_the_job(anyio_backend: Any, which: int, how: str) -> None:
+    """Aborting or closing one of them is an end for all of it, at all of them."""
+    async with Two() as two, AsyncExitStack() as others:
+        groups = [await others.enter_async_context(client.group()) for client in two.clients]
+        async with embed_many(
+            clients=groups, model=MODEL, texts=texts(10_000), batch_size=2
+        ) as batches:
+            await anext(batches)
+            for fake in two.fakes:
+                fake.always(QUICK, Reply.silence())
+            while any(fake.in_flight < 4 for fake in two.fakes):
+                await anyio.sleep(0.001)
+            if how == "abort":
+                assert two.clients[which].abort("stop") == 1
+            elif how == "group":
+                assert groups[which].abort("stop") == 1
+            else:
+                await groups[which].__aexit__(None, None, None)
+            with pytest.raises(AbortError) as caught, anyio.fail_after(5):
+                async for _ in batches:
+                    pass
+            assert caught.value.reason == ("group closed" if how == "leave" else "stop")
+        assert all(is_quiet(client) for client in two.clients)
+        for fake in two.fakes:
+            with anyio.fail_after(5):
+                await fake.wait_all_closed()
+
+
+async def test_a_finished_job_is_nothing_to_end(anyio_backend: Any) -> None:
+    """At no client is anything of it left."""
+    async with Two() as two:
+        async with embed_many(clients=two.clients, model=MODEL, texts=texts(6)) as batches:
+            assert len([batch async for batch in batches]) == 1
+            with anyio.fail_after(5):
+                while any(any(client._calls.calls()) for client in two.clients):
+                    await anyio.sleep(0.001)
+            assert [client.abort() for client in two.clients] == [0, 0]
+
+
+async def test_all_clients_must_be_open(anyio_backend: Any) -> None:
+    """One that is not: nothing is sent anywhere, and nothing is left."""
+    async with Two() as two:
+        for clients in (
+            [two.clients[0], AsyncClient(two.fakes[1].url)],
+            [AsyncClient(two.fakes[1].url), two.clients[0]],
+        ):
+            with pytest.raises(ClientClosedError):
+                async with embed_many(clients=clients, model=MODEL, texts=texts(6)):
+                    raise AssertionError
+        assert is_quiet(two.clients[0])
+        await anyio.wait_all_tasks_blocked()
+        assert sum(len(fake.requests) for fake in two.fakes) == 0
+
+
+async def test_a_shutdown_of_any_client_waits_for_the_job(anyio_backend: Any) -> None:
+    """Within its grace."""
+    async with Two() as two:
+        async with embed_many(
+            clients=two.clients, model=MODEL, texts=texts(100), batch_size=2
+        ) as batches:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(two.clients[1].shutdown, 10)
+                assert len([batch async for batch in batches]) == 50
+
+
+async def test_all_servers_need_the_model(anyio_backend: Any) -> None:
+    """One that lacks it is an error that says which."""
+    async with Two() as two:
+        two.fakes[1].models.remove(MODEL)
+        with pytest.raises(ModelNotFoundError) as caught:
+            await embed_array(clients=two.clients, model=MODEL, texts=texts(1000))
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"server 2 of 2: <AsyncClient {two.fakes[1].url}, ")
+
+
+async def test_all_servers_need_the_same_model(anyio_backend: Any) -> None:
+    """Vectors of another length are another model's."""
+    async with Two() as two, FakeOllama(dimensions=8) as other, AsyncClient(other.url) as client:
+        with pytest.raises(ProtocolError, match="dimensions, those of another one"):
+            await embed_array(
+                clients=[two.clients[0], client], model=MODEL, texts=texts(1000), batch_size=1
+            )
