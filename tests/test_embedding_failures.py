@@ -245,7 +245,7 @@ async def test_without_stamina_there_is_a_clear_error(
     fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It names the extra; a job that does not try again works."""
-    monkeypatch.setattr(_settings, "find_spec", lambda name: None)
+    monkeypatch.setattr(_settings, "has_stamina", lambda: False)
     monkeypatch.setitem(sys.modules, "stamina", None)
     async with AsyncClient(fake.url) as client:
         with pytest.raises(RequestError, match=r"ollama-sc\[jobs\]"):

@@ -128,6 +128,7 @@ def job(
     timeout = request_fields.get("timeout")
     if timeout is not None:
         Timeouts.of(timeout)
+    _vectors.has_numpy()  # imported now, not in the middle of the work
     source = Source(texts, settings.batch_size, settings.batch_chars)
     meter = Meter(source.total)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from functools import cache
+from importlib import import_module
 from typing import TypeVar
 
 from ollama_sc._errors import (
@@ -28,6 +30,16 @@ def can_pass(error: Exception) -> bool:
     if isinstance(error, ResponseError):
         return error.status_code in _PASSING
     return isinstance(error, ConnectError | RequestTimeout)
+
+
+@cache
+def has_stamina() -> bool:
+    """Whether stamina is installed; imports it."""
+    try:
+        import_module("stamina")
+    except ImportError:
+        return False
+    return True
 
 
 class Policy:
@@ -84,7 +96,7 @@ class Retries:
         """Do the work until it succeeds; raises what it failed with last."""
         if self._attempts == 1:
             return await work()
-        from stamina import retry_context  # noqa: PLC0415 - an extra
+        from stamina import retry_context  # noqa: PLC0415
 
         async for attempt in retry_context(
             on=policy,

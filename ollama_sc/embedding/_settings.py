@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
@@ -13,6 +12,7 @@ from ollama_sc._errors import RequestError
 from ollama_sc._fields import EmbedFields, EmbedManyFields
 
 from ._progress import Progress
+from ._retries import has_stamina
 
 InFlight: TypeAlias = int | Literal["auto"]
 OnError = Literal["raise", "skip"]
@@ -46,7 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise RequestError(f"on_error must be 'raise' or 'skip', not {self.on_error!r:.80}")
         if self.on_progress is not None and not callable(self.on_progress):
             raise RequestError(f"on_progress must be a function, not {self.on_progress!r:.80}")
-        if self.attempts > 1 and find_spec("stamina") is None:
+        if self.attempts > 1 and not has_stamina():
             raise RequestError(
                 "a job tries again with stamina, which is not installed: pip install "
                 "'ollama-sc[jobs]', or say attempts=1"
