@@ -13,7 +13,15 @@ import anyio
 import httpx
 import pytest
 import trustme
-from conftest import MESSAGES, is_quiet, plain_reply, raw_server, recording, replying
+from conftest import (
+    MESSAGES,
+    is_quiet,
+    plain_reply,
+    raw_server,
+    read_request,
+    recording,
+    replying,
+)
 from test_life import exhaust
 
 from ollama_sc import (
@@ -29,6 +37,7 @@ from ollama_sc import (
     ResponseError,
     ServerBusyError,
 )
+from ollama_sc._http import Transport
 from ollama_sc.testing import FakeOllama, Reply
 
 pytestmark = pytest.mark.anyio
@@ -538,3 +547,52 @@ async def test_replies_are_never_mixed_up(anyio_backend: Any) -> None:
             async with anyio.create_task_group() as tasks:
                 for number in range(10):
                     tasks.start_soon(worker, number)
+
+
+# -- which way a request goes ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "way"),
+    [
+        ({}, "short"),
+        ({"verify": False}, "short"),
+        ({"trust_env": False}, "short"),
+        ({"follow_redirects": False}, "short"),
+        ({"api_key": "key", "headers": {"X-Team": "weather"}}, "short"),
+        ({"auth": ("user", "password")}, "httpx"),
+        ({"cookies": {"a": "b"}}, "httpx"),
+        ({"params": {"a": "b"}}, "httpx"),
+        ({"follow_redirects": True}, "httpx"),
+        ({"event_hooks": {"request": [anyio.sleep]}}, "httpx"),
+        ({"mounts": {"all://": httpx.MockTransport(httpx.Response)}}, "foreign"),
+        ({"transport": httpx.MockTransport(httpx.Response)}, "foreign"),
+        ({"proxy": "http://127.0.0.1:1"}, "foreign"),
+        ({"http1": False, "http2": False}, "foreign"),
+    ],
+    ids=lambda value: "-".join(value) or "none" if isinstance(value, dict) else value,
+)
+@pytest.mark.parametrize("host", ["http://127.0.0.1:1", "http://example.com"])
+def test_the_way_of_a_request(options: dict[str, Any], way: str, host: str) -> None:
+    """Only what needs httpx goes through it, and only what needs its transports over these."""
+    http = AsyncClient(host, **options)._shared.http
+    transport = http._client._transport_for_url(httpx.URL(host))
+    assert isinstance(transport, Transport) == (way != "foreign")
+    assert http._short is (transport if way == "short" else None)
+
+
+async def test_a_cookie_changes_the_way(anyio_backend: Any) -> None:
+    """A cookie that a server sets is sent back from then on."""
+    seen: list[bytes] = []
+    reply = plain_reply(b'{"version":"1"}').replace(b"\r\n", b"\r\nSet-Cookie: a=b; Path=/\r\n", 1)
+
+    async def handle(stream: Any) -> None:
+        while request := await read_request(stream):
+            seen.append(request.lower())
+            await stream.send(reply)
+
+    async with raw_server(handle) as url, AsyncClient(url) as client:
+        for _ in range(3):
+            await client.version()
+        assert is_quiet(client)
+    assert [b"cookie: a=b" in request for request in seen] == [False, True, True]

@@ -268,7 +268,7 @@ def test_importing_sets_nothing_up(watched: Any) -> None:
 @pytest.mark.parametrize(
     "module",
     ["trio", "numpy", "rich", "pytest", "hypothesis", "asyncio", "pydantic", "attrs", "ollama"]
-    + ["ollama_sc.testing"],
+    + ["ollama_sc.testing", "httptools", "stamina", "pyarrow", "html", "ollama_sc.cli"],
 )
 def test_importing_leaves_what_is_optional_alone(watched: Any, module: str) -> None:
     """What only some users need is not imported for all of them."""

@@ -144,26 +144,28 @@ class Connection:
         pieces = None if isinstance(body, bytes) else body
         try:
             sent = self._socket.send_now(data)
-            if pieces is None and sent == len(data):
-                self._all_sent = True
-                return
-            if pieces is None and len(data) <= _PIECE_BYTES:
+            if pieces is None and sent < len(data) <= _PIECE_BYTES:
                 await self._send_piece(memoryview(data)[sent:], limits)
-                self._all_sent = True
-                return
-        except broken() as error:
+                sent = len(data)
+        except (httpx.WriteError, OSError) as error:
             self._write_failure = error  # it may have answered all the same
             return
-        await self._send_and_read(memoryview(data)[sent:], pieces, message.size, limits)
+        if pieces is None and sent == len(data):
+            self._all_sent = True
+        else:
+            await self._send_and_read(memoryview(data)[sent:], pieces, message.size, limits)
 
     async def _send_piece(self, piece: bytes | memoryview, limits: Limits) -> None:
-        if limits.write is None:
-            await self._socket.send(piece)
-            return
-        with anyio.move_on_after(limits.write) as scope:
-            await self._socket.send(piece)
-        if scope.cancelled_caught:
-            raise httpx.WriteTimeout("nothing was sent")
+        try:
+            if limits.write is None:
+                await self._socket.send(piece)
+                return
+            with anyio.move_on_after(limits.write):
+                await self._socket.send(piece)
+                return
+        except broken() as error:
+            raise httpx.WriteError(reason(error)) from error
+        raise httpx.WriteTimeout("nothing was sent")
 
     async def _send_and_read(
         self,
@@ -189,7 +191,7 @@ class Connection:
                         await _finish(pieces)
                 self._all_sent = True
                 tasks.cancel_scope.cancel()
-            except broken() as error:
+            except httpx.WriteError as error:
                 self._write_failure = error
                 tasks.cancel_scope.deadline = anyio.current_time() + _LAST_WORDS_SECONDS
             except Exception as error:  # noqa: BLE001 - raised below, not out of the group
