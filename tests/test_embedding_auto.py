@@ -24,9 +24,10 @@ EXACT = {1: 1, 4: 4, 16: 15}
 
 async def find(slots: int, seconds: float, batches: int) -> tuple[int, int, int]:
     """The number that a job settles on, after how many batches, and the most in flight."""
-    async with FakeOllama(
-        parallel=slots, embed_seconds=seconds, dimensions=4
-    ) as fake, AsyncClient(fake.url) as client:
+    async with (
+        FakeOllama(parallel=slots, embed_seconds=seconds, dimensions=4) as fake,
+        AsyncClient(fake.url) as client,
+    ):
         levels: list[int] = []
 
         def note(progress: Progress) -> None:

@@ -131,9 +131,7 @@ async def test_the_time_for_trying_again_is_limited(fake: FakeOllama) -> None:
     fake.always(QUICK, Reply.default(delay=0.1).but(reset_at=0))
     async with AsyncClient(fake.url) as client:
         fake.script(QUICK, Reply.default())
-        async with client.embed_many(
-            MODEL, texts(3), attempts=1000, retry_timeout=0.3
-        ) as batches:
+        async with client.embed_many(MODEL, texts(3), attempts=1000, retry_timeout=0.3) as batches:
             with pytest.raises(ConnectError), anyio.fail_after(20):
                 await anext(batches)
 
@@ -269,9 +267,7 @@ async def test_one_bad_text_does_not_lose_its_batch(
     given = texts(20)
     async with FakeOllama(embed_error=refusing("text 5", "text 13", status=status)) as fake:
         async with AsyncClient(fake.url) as client:
-            async with client.embed_many(
-                MODEL, given, batch_size=size, on_error="skip"
-            ) as batches:
+            async with client.embed_many(MODEL, given, batch_size=size, on_error="skip") as batches:
                 found = [batch async for batch in batches]
                 assert batches.progress.failed == 2
     failures = {index: why for batch in found for index, why in batch.failures.items()}

@@ -124,9 +124,7 @@ async def test_a_batch_closes_at_whichever_limit_comes_first(
     """So many texts or characters; a text that is longer is a batch of its own."""
     given = ["x" * length for length in lengths]
     async with AsyncClient(fake.url) as client:
-        async with client.embed_many(
-            MODEL, given, batch_size=size, batch_chars=chars
-        ) as batches:
+        async with client.embed_many(MODEL, given, batch_size=size, batch_chars=chars) as batches:
             found = [batch async for batch in batches]
     assert [len(batch) for batch in found] == expected
     assert [text for batch in found for text in batch.inputs] == given

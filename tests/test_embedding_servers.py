@@ -95,9 +95,7 @@ class Two:
 async def test_servers_share_a_job(expected: Any) -> None:
     """All vectors are there, in order; each server got requests, with its own client's headers."""
     async with Two() as two:
-        found = await embed_array(
-            clients=two.clients, model=MODEL, texts=texts(100), batch_size=5
-        )
+        found = await embed_array(clients=two.clients, model=MODEL, texts=texts(100), batch_size=5)
         for number, fake in enumerate(two.fakes):
             assert len(fake.requests) > 5
             assert {r.headers["x-which"] for r in fake.requests} == {str(number)}

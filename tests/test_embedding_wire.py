@@ -51,9 +51,7 @@ async def test_both_ways_give_the_same_bits(fake: FakeOllama, dimensions: int | 
     """Whatever the way, the float32 values are the server's."""
     async with AsyncClient(fake.url) as client:
         quick = await client.embed_array(MODEL, texts(50), dimensions=dimensions)
-        native = await client.embed_array(
-            MODEL, texts(50), dimensions=dimensions, keep_alive="5m"
-        )
+        native = await client.embed_array(MODEL, texts(50), dimensions=dimensions, keep_alive="5m")
     assert {request.path for request in fake.requests} == {QUICK, NATIVE}
     assert quick.shape == (50, dimensions or 768)
     assert quick.tobytes() == native.tobytes()
@@ -72,7 +70,14 @@ def test_every_float32_survives_both_ways(values: list[float]) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1", 1.0), ("-0", -0.0), ("0", 0.0), ("2e-7", 2e-7), ("1.4e-45", 1.4e-45), ("3.4028235e38", 3.4028235e38)],
+    [
+        ("1", 1.0),
+        ("-0", -0.0),
+        ("0", 0.0),
+        ("2e-7", 2e-7),
+        ("1.4e-45", 1.4e-45),
+        ("3.4028235e38", 3.4028235e38),
+    ],
 )
 def test_numbers_as_go_writes_them(text: str, value: float) -> None:
     """Whole numbers, signed zeros, one digit in an exponent, the ends of the range."""
