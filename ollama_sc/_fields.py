@@ -152,6 +152,18 @@ class EmbedManyFields(EmbedFields, total=False):
     on_progress: Callable[[Progress], object] | None
 
 
+EMBED_MANY_DEFAULTS: Mapping[str, Any] = {
+    "batch_size": 64,
+    "batch_chars": 200_000,
+    "max_in_flight": 4,
+    "ordered": True,
+    "on_error": "raise",
+    "attempts": 8,
+    "retry_timeout": 300.0,
+    "on_progress": None,
+}
+
+
 class EmbeddingsFields(BodyFields, total=False):
     """What `embeddings` accepts beside the model and the prompt; see `ModelFields`."""
 

@@ -58,6 +58,8 @@ class Exchange:
         self._redirects = http.redirects
         self._reply: Reply | HttpxReply | None = None
         self._decompress: Callable[[bytes], bytes] | None = None
+        limits = call.timeouts
+        self._limited = limits.first_chunk is not None or limits.idle is not None
 
     async def __aenter__(self) -> Self:
         call, request = self._call, self._request
@@ -133,7 +135,8 @@ class Exchange:
         """
         reply = self._reply
         assert reply is not None
-        self._call.start_limit("idle")
+        if self._limited:
+            self._call.start_limit("idle")
         try:
             if many is not None and self._in_one_go and isinstance(reply, Reply):
                 return await reply.receive_all(many) or await reply.receive()
