@@ -4,7 +4,6 @@ Every request is a task in a task group that the client owns: `abort` ends all o
 ``async with AsyncClient()`` leaves nothing behind.
 """
 
-from ._calls import Statistics
 from ._client import AsyncClient, Group
 from ._errors import (
     AbortError,
@@ -34,6 +33,7 @@ from ._fields import (
     ShowFields,
     TransferFields,
 )
+from ._groups import Statistics
 from ._stream import Stream
 from ._timeouts import Timeouts
 from ._version import __version__

@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any, TypeVar, overload
 
 from . import _request
-from ._calls import Call, CallGroup, Slots, Statistics
+from ._calls import Call
 from ._errors import IncompleteStreamError, RequestError
 from ._fields import CallFields
+from ._groups import CallGroup, Slots, Statistics
 from ._http import Http, Request
 from ._join import Shape
 from ._ndjson import check_type, decode_reply

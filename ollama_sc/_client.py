@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Self, cast
 import anyio
 
 from ._base import Shared
-from ._calls import CLEANUP_SECONDS, CallGroup, Slots
+from ._calls import CLEANUP_SECONDS
 from ._errors import RequestError
 from ._generation import Generation
+from ._groups import CallGroup, Slots
 from ._host import Host, parse_host
 from ._http import Http, HttpxOptions
 from ._jobs import EmbeddingJobs

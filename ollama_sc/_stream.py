@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ._calls import Call, CallGroup, drop
+from ._calls import Call, drop
 from ._errors import ConnectError, IncompleteStreamError, OllamaError
+from ._groups import CallGroup
 from ._http import Http, Request
 from ._ndjson import LineDecoder
 from ._owner import leave

@@ -7,8 +7,9 @@ from types import TracebackType
 from typing import Self
 
 from ollama_sc._base import Calls
-from ollama_sc._calls import CallGroup, drop
+from ollama_sc._calls import drop
 from ollama_sc._errors import RequestError
+from ollama_sc._groups import CallGroup
 from ollama_sc._owner import leave
 
 from ._delivery import Batch, Companion, JobCall

@@ -13,7 +13,8 @@ import anyio
 import msgspec
 from anyio.lowlevel import checkpoint
 
-from ollama_sc._calls import Call, CallGroup
+from ollama_sc._calls import Call
+from ollama_sc._groups import CallGroup
 from ollama_sc._timeouts import Timeouts
 
 from ._vectors import Vectors

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from ollama_sc import _request
 from ollama_sc._base import Calls
-from ollama_sc._calls import CallGroup
 from ollama_sc._errors import RequestError
 from ollama_sc._fields import EMBED_MANY_DEFAULTS, EmbedManyFields
+from ollama_sc._groups import CallGroup
 from ollama_sc._timeouts import Timeouts
 
 from . import _vectors
