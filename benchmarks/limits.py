@@ -11,10 +11,12 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -24,6 +26,7 @@ from .machine import ROOT, ask, raise_file_limit, resident_bytes
 from .rounds import Failed, measure, run
 from .works import FEW_IN_FLIGHT, MANY_IN_FLIGHT
 
+COMPILED = Path(tempfile.gettempdir()) / "ollama-sc-bench-bytecode"
 LOOPS = ("trio", "asyncio")
 STREAMS = 5000
 OPENING = 200  # at a time: a listening socket does not queue thousands
@@ -221,7 +224,9 @@ def first_requests(url: str, *, rounds: int, say: Callable[[str], None]) -> list
 
 def cpu_of(code: str) -> float:
     """CPU seconds of a fresh interpreter that runs that."""
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    environment = os.environ | {"PYTHONPYCACHEPREFIX": str(COMPILED)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling is no part of an import
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

@@ -16,6 +16,7 @@ from ._errors import RequestError
 
 DEFAULT_PORT = 11434
 _SCHEMES = {"http": 80, "https": 443}
+_LABEL_BYTES = 63
 _NAME_BYTES = 254  # with a dot at its end
 # What could hold a password, in whatever wrong place.
 _SUSPICIOUS = r"@|%40|^[^:]*:[^:/]*://"
@@ -158,12 +159,25 @@ def _name(text: str) -> str:
     if text in ("", "0.0.0.0"):  # noqa: S104 - a client cannot connect to "every address"
         return "127.0.0.1"
     try:
-        valid = bool(re.fullmatch(_HOST_NAME, text)) and len(text.encode("idna")) <= _NAME_BYTES
+        valid = bool(re.fullmatch(_HOST_NAME, text)) and _is_short(text)
     except UnicodeError:
         valid = False
     if not valid:
         raise _UnusableError(f"not a host name: {text[:80]!r}; write http://host:{DEFAULT_PORT}")
     return text
+
+
+def _is_short(text: str) -> bool:
+    """Whether a name is as short as names must be, its labels too.
+
+    Raises:
+        UnicodeError: it is not.
+    """
+    if not text.isascii():
+        return len(text.encode("idna")) <= _NAME_BYTES
+    # The codec would say the same, after it has loaded tables for all of Unicode.
+    labels = text.removesuffix(".").split(".")
+    return len(text) <= _NAME_BYTES and all(0 < len(label) <= _LABEL_BYTES for label in labels)
 
 
 def _port(text: str) -> int | None:
