@@ -223,7 +223,7 @@ class Call(Generic[T]):
         error.__cause__ = cause
         return error
 
-    def settle(self) -> None:
+    def settle(self, _task: object = None) -> None:
         """Leave the registry and wake who waits. A call whose task never ran is killed here."""
         if self.ended.is_set():
             return

@@ -7,6 +7,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import anyio
+import msgspec
 
 from . import _request
 from ._base import Calls
@@ -91,7 +92,7 @@ class Models(Calls):
         }
         request = _request.plain("POST", "/api/copy", names, fields=fields)
         label = f"{request.label}, model {source!r:.100}"
-        await self._ask(request._replace(label=label), NoneType, fields)
+        await self._ask(msgspec.structs.replace(request, label=label), NoneType, fields)
         return StatusResponse(_SUCCESS)
 
     @_request.accepts(BodyFields)

@@ -8,7 +8,6 @@ exception of the body leaves as itself. This module knows nothing of requests.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -84,11 +83,11 @@ class TaskOwner:
         function: Callable[..., Coroutine[Any, Any, None]],
         *args: object,
         name: str,
-        ended: Callable[[], None] | None = None,
+        ended: Callable[[object], object] | None = None,
     ) -> None:
         """Start a task. It hands its outcome over itself: only what ends the program leaves it.
 
-        On asyncio `ended` is called when it is over: a task that is cancelled there by asyncio's
+        On asyncio `ended` is called with it when it is over: one that is cancelled by asyncio's
         means before its first step never runs, and could not say so.
 
         Raises:
@@ -104,7 +103,7 @@ class TaskOwner:
             coroutine.close()
             raise
         if ended is not None:
-            task.add_done_callback(partial(_tell, ended))
+            task.add_done_callback(ended)
 
     async def close(
         self,
@@ -165,11 +164,6 @@ class TaskOwner:
         except RuntimeError:  # asyncio's group has died: then it is no task of its own
             return clean_up
         return ended.wait
-
-
-def _tell(ended: Callable[[], None], task: object) -> None:
-    del task
-    ended()
 
 
 def _root(group: BaseExceptionGroup[BaseException]) -> BaseException:

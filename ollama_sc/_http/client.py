@@ -27,6 +27,7 @@ from .transport import Connections, Origin, Reply, Transport, header_lines, is_t
 _FRAMING = {"content-length", "transfer-encoding", "content-encoding", "connection", "expect"}
 _REDIRECTS = 5
 _TARGETS = 256  # paths whose bytes are kept
+_UNLIMITED = Limits()
 _NOWHERE = httpx.AsyncBaseTransport()
 _NO_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 
@@ -136,12 +137,18 @@ class Http:
         Raises:
             httpx.HTTPError, httpx.InvalidURL: there is no answer.
         """
-        limits = Limits(write=timeouts.idle)  # the call sees to the others
+        # The call sees to the others.
+        limits = _UNLIMITED if timeouts.idle is None else Limits(write=timeouts.idle)
         if self._short is None:
             message = self._message(request, url, accept)
             message.extensions = {
                 # Of these, the first is for transports that tell nothing of their phases.
-                "timeout": limits._replace(connect=timeouts.connect)._asdict() | {"pool": None}
+                "timeout": {
+                    "connect": timeouts.connect,
+                    "read": None,
+                    "write": limits.write,
+                    "pool": None,
+                }
             }
             body = request.body if isinstance(request.body, bytes | Upload) else None
             return await foreign.send(self._client, message, body, progress)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import NamedTuple, cast
+from typing import cast
 
 import anyio
 import httpx
+import msgspec
 
 from ollama_sc._calls import CLEANUP_SECONDS
 
@@ -27,7 +28,7 @@ _EARLY_BYTES = 64 * 1024
 _LAST_WORDS_SECONDS = 1.0
 
 
-class Limits(NamedTuple):
+class Limits(msgspec.Struct, frozen=True, gc=False):
     """Seconds for connecting, for each silence while reading, for each piece sent."""
 
     connect: float | None = None
@@ -35,7 +36,7 @@ class Limits(NamedTuple):
     write: float | None = None
 
 
-class Outgoing(NamedTuple):
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """A request in the bytes of HTTP.
 
     Attributes:
@@ -57,22 +58,23 @@ class Connection:
     """An open connection to one server.
 
     Attributes:
-        reply: the reply that is being read, or was last.
+        reply: the reply that is being read, or was last; ``None`` while nothing of it has come.
         used: whether another request went over it before.
     """
 
     def __init__(self, socket: Socket) -> None:
-        self.reply = ReplyReader(bodiless=False)
+        self.reply: ReplyReader | None = None
         self.used = False
         self.idle_since = 0.0
         self._socket = socket
         self._asked = False
+        self._bodiless = False
         self._all_sent = False
         self._last = False
         self._write_failure: BaseException | None = None
 
-    async def ask(self, message: Outgoing, limits: Limits, progress: Progress) -> None:
-        """Send a request and read the head of its reply.
+    async def ask(self, message: Outgoing, limits: Limits, progress: Progress) -> ReplyReader:
+        """Send a request and read the head of its reply, which can have some of its body behind it.
 
         Raises:
             httpx.ReadError, httpx.RemoteProtocolError: there is no reply, or none of HTTP.
@@ -83,16 +85,20 @@ class Connection:
         self._all_sent = False
         self._last = message.last
         self._write_failure = None
-        reply = self.reply = ReplyReader(bodiless=message.bodiless)
+        self.reply = None
+        self._bodiless = message.bodiless
         progress.sending()
         await self._send(message, limits)
         progress.sent()
-        while not reply.head_complete:
-            if reply.failure is not None:
-                raise reply.failure
+        while True:
+            # Not bound before that: a request that waits is to hold little.
+            reply = self.reply
+            if reply is not None:
+                if reply.failure is not None:
+                    raise reply.failure
+                if reply.head_complete:
+                    return reply
             await self.read(limits)
-        if reply.failure is not None:
-            raise reply.failure
 
     async def read(self, limits: Limits) -> None:
         """Read on in the reply, which can mean that it has failed.
@@ -111,9 +117,15 @@ class Connection:
             raise httpx.ReadError(reason(cause)) from cause
         self._take(data)
 
+    @property
+    def is_answering(self) -> bool:
+        """Whether a byte of the reply has come."""
+        return self.reply is not None and self.reply.begun
+
     def is_reusable(self) -> bool:
         """Whether another request can follow; once the reply is done with."""
-        return self.reply.close() and self._all_sent and not self._last
+        whole = self.reply is not None and self.reply.close()
+        return whole and self._all_sent and not self._last
 
     def is_silent(self) -> bool:
         """Whether nothing came while it was idle: neither an end nor bytes that nobody awaits."""
@@ -121,7 +133,8 @@ class Connection:
 
     def close(self) -> None:
         """Close it now, in whatever state."""
-        self.reply.close()
+        if self.reply is not None:
+            self.reply.close()
         self._socket.close()
 
     async def _receive_within(self, seconds: float) -> bytes:
@@ -129,11 +142,15 @@ class Connection:
             return await self._socket.receive()
         raise httpx.ReadTimeout("nothing was received")
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> ReplyReader:
+        reply = self.reply
+        if reply is None:
+            reply = self.reply = ReplyReader(bodiless=self._bodiless)
         if data:
-            self.reply.feed(data)
+            reply.feed(data)
         else:
-            self.reply.end()
+            reply.end()
+        return reply
 
     # -- sending -------------------------------------------------------------------------------
 
@@ -221,9 +238,11 @@ class Connection:
         """Read a whole reply, or that the connection ended: there is no use in sending on then."""
         size = 0
         try:
-            while not self.reply.complete and self.reply.failure is None and size < _EARLY_BYTES:
+            while size < _EARLY_BYTES:
                 data = await self._socket.receive()
-                self._take(data)
+                reply = self._take(data)
+                if reply.complete or reply.failure is not None:
+                    break
                 size += len(data)
         except broken() as error:
             if self._write_failure is None:

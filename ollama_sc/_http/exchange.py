@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 import anyio.to_thread
 import httpx
+import msgspec
 
 from ollama_sc._blobs import PieceError
 from ollama_sc._errors import ConnectError, OllamaError, ProtocolError, RequestError, ResponseError
@@ -67,7 +68,7 @@ class Exchange:
             if callable(request.body):
                 call.start_limit(None)
                 body = await anyio.to_thread.run_sync(request.body, abandon_on_cancel=True)
-                request = self._request = request._replace(body=body)
+                request = self._request = msgspec.structs.replace(request, body=body)
             url = None
             while True:
                 call.phase = "connecting"

@@ -20,7 +20,7 @@ import httpx
 from . import sockets
 from .connection import Connection, Limits, Outgoing, reason
 from .messages import Progress
-from .reader import llhttp
+from .reader import ReplyReader, llhttp
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PORTS = {"http": 80, "https": 443}
@@ -70,11 +70,13 @@ class _Silent:
 class Reply:
     """A reply whose head is here; its body is received block by block."""
 
-    def __init__(self, transport: Transport, connection: Connection, limits: Limits) -> None:
+    def __init__(
+        self, transport: Transport, connection: Connection, reader: ReplyReader, limits: Limits
+    ) -> None:
+        self.reader = reader
         self._transport = transport
         self._connection: Connection | None = connection
         self._limits = limits
-        self.reader = connection.reply
 
     @property
     def status(self) -> int:
@@ -193,10 +195,10 @@ class Transport(httpx.AsyncBaseTransport):
             if connection is None:
                 connection = await self._connect(origin, limits, progress)
             try:
-                await connection.ask(message, limits, progress)
+                reader = await connection.ask(message, limits, progress)
             except (httpx.ReadError, httpx.RemoteProtocolError):
                 self._close(connection)
-                if not connection.used or connection.reply.begun:
+                if not connection.used or connection.is_answering:
                     raise
                 # Where one is dead, others are.
                 self.close_idle(origin)
@@ -205,7 +207,7 @@ class Transport(httpx.AsyncBaseTransport):
                 self._close(connection)
                 raise
             else:
-                return Reply(self, connection, limits)
+                return Reply(self, connection, reader, limits)
 
     async def _connect(self, origin: Origin, limits: Limits, progress: Progress) -> Connection:
         progress.connecting()
