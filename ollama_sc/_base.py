@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar, overload
 
@@ -206,12 +206,13 @@ class Calls:
         status, body = await self._fetch(request, fields, http)
         return decode_reply(type_, body, status=status, request=request.label)
 
-    async def _fetch(
+    def _fetch(
         self, request: Request, fields: Mapping[str, Any], http: Http | None = None
-    ) -> tuple[int, bytes]:
+    ) -> Awaitable[tuple[int, bytes]]:
+        """Start a call that is answered in one piece; its status and its body, to be awaited."""
         call = Call[tuple[int, bytes]](self._calls, request.label, self._timeouts(fields))
         self._calls.start(call, partial(self._exchange, call, request, http or self._shared.http))
-        return await call.outcome()
+        return call.outcome()
 
     async def _exchange(self, call: Call[Any], request: Request, http: Http) -> tuple[int, bytes]:
         """The work of a call that is answered in one piece."""

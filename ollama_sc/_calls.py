@@ -59,7 +59,7 @@ class Call(Generic[T]):
         self.finished = False  # its outcome is certain: nothing can abort it any more
         self.part_of = operation_of.get()
         self.group = group
-        self._scope = anyio.CancelScope(shield=True)
+        self._scope = group.new_scope()
         self.aborted = False
         self._reason: object = None
         self._abandoned = False

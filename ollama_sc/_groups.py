@@ -17,7 +17,7 @@ from ._calls import CLEANUP_SECONDS, PHASES, Call, Phase, operation_of
 from ._errors import ClientClosedError
 from ._owner import TaskOwner, insist
 from ._timeouts import Timeouts
-from ._waiting import Event, event_maker
+from ._waiting import Event, Scope, event_maker, scope_maker
 
 T = TypeVar("T")
 
@@ -76,6 +76,7 @@ class CallGroup:
         self._slots = slots
         self.token: EventLoopToken | None = None
         self.new_event: Callable[[], Event] = anyio.Event
+        self.new_scope: Callable[[], Scope] = anyio.CancelScope
         self._owner = owner
         self._parent: CallGroup | None = None
         self._groups: set[CallGroup] = set()
@@ -92,6 +93,7 @@ class CallGroup:
             self._parent = parent
         self.token = current_token()
         self.new_event = event_maker(self.token)
+        self.new_scope = scope_maker(self.token)
         self._closed = ""
 
     def check_open(self, label: str | None = None) -> None:

@@ -1,7 +1,7 @@
 """What is asked of a server, as HTTP needs it. No httpx in here.
 
-The Structs have no part in garbage collection (`gc=False`): what thousands of requests in flight cost
-beside each other is, for the most part, the collector's walks over all that they hold.
+The Structs have no part in garbage collection (`gc=False`): what thousands of requests in flight
+cost beside each other is, for the most part, the collector's walks over all that they hold.
 """
 
 from __future__ import annotations
