@@ -324,6 +324,21 @@ async def test_timeouts_end_the_requests(backend: str) -> None:
     assert all(request.disconnected for request in fake.requests)
 
 
+async def test_embed_many_shows_what_jobs_can_do(backend: str) -> None:
+    """Batches with progress, one array, a text that fails, two servers."""
+    async with server() as fake:
+        lines = await run("embed_many.py", backend, fake)
+        first = [r for r in fake.requests if r.path == "/v1/embeddings"][:17]
+        sizes = [len(request.json["input"]) for request in first]
+    assert lines[0] == "vectors of 768 numbers"
+    assert all(" texts, " in line for line in lines[1:4])
+    assert lines[4].startswith("the sky is nearest to ")
+    assert lines[5] == "text 3 failed: the input length exceeds the context length (HTTP 400)"
+    assert lines[6] == "200 texts on two servers"
+    assert sizes[0] == 1
+    assert sorted(sizes[1:]) == [40, *[64] * 15]
+
+
 async def test_embed_batches_embeds_all_with_several_in_flight(backend: str) -> None:
     """A thousand texts make a thousand vectors, and several requests run at the same time."""
     async with server(dimensions=64) as fake:
