@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import inspect
 import warnings
@@ -14,6 +15,7 @@ import anyio.lowlevel
 import numpy as np
 import pytest
 from conftest import is_quiet
+from test_every_await import in_the_calls_task
 
 from ollama_sc import (
     AbortError,
@@ -819,3 +821,54 @@ def test_batches_have_no_surprises() -> None:
     assert Batches.__doc__
     assert _delivery.Batch.__doc__
     assert RequestTimeout
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_task_of_a_job_that_is_cancelled_from_outside(fake: FakeOllama) -> None:
+    """asyncio can cancel any task: then a batch is missing, and the job says so."""
+    async with AsyncClient(fake.url) as client:
+        async with client.embed_many(MODEL, texts(40), batch_size=4) as batches:
+            fake.always(QUICK, Reply.silence())
+            await fake.wait_for_requests(5)
+            ours = [task for task in asyncio.all_tasks() if "_guarded" in task.get_name()]
+            assert len(ours) == 5  # four batches, and the keeper of the server
+            ours[-1].cancel()
+            with pytest.raises(AbortError, match="cancelled"), anyio.fail_after(5):
+                async for _ in batches:
+                    pass
+        assert is_quiet(client)
+
+
+@pytest.mark.parametrize("what", ["abort", "cancel"])
+async def test_at_each_await_of_the_jobs_task(fake: FakeOllama, what: str) -> None:
+    """Whatever await of its own a job is ended at, its consumer hears of it, nothing is left."""
+    for at in range(1, 200):
+        source = Watched(12)
+        seen: list[int] = []
+        got: list[int] = []
+        async with AsyncClient(fake.url) as client:
+            with anyio.CancelScope() as scope:
+
+                def happens(call: Any) -> None:
+                    if what == "abort":
+                        client.abort("here")
+                    else:
+                        scope.cancel()
+
+                with in_the_calls_task(happens, at, seen):
+                    try:
+                        async with client.embed_many(
+                            MODEL, source, batch_size=4, max_in_flight=1
+                        ) as batches:
+                            got = [batch.start async for batch in batches]
+                            await anyio.lowlevel.checkpoint()
+                    except AbortError as error:
+                        assert error.reason == "here"
+                        assert what == "abort"
+            assert is_quiet(client)
+            assert scope.cancelled_caught == (what == "cancel" and len(seen) >= at)
+        assert source.closed == source.entered
+        if len(seen) < at:
+            assert got == [0, 4, 8]
+            break
+    assert at > 10

@@ -8,7 +8,14 @@ from functools import partial
 import anyio
 from anyio.abc import TaskGroup
 
-from ollama_sc._errors import ConnectError, EmbedError, ProtocolError, RequestTimeout, ResponseError
+from ollama_sc._errors import (
+    AbortError,
+    ConnectError,
+    EmbedError,
+    ProtocolError,
+    RequestTimeout,
+    ResponseError,
+)
 
 from . import _retries
 from ._delivery import Batch, JobCall
@@ -39,6 +46,8 @@ class Job:
         self._settings = settings
         self._meter = meter
         self._retries = Retries(settings.attempts, settings.retry_timeout)
+        self._begun = self._done = 0  # batches
+        self._read_all = False
         self._failure: Exception | None = None
         self._scope: anyio.CancelScope | None = None
 
@@ -60,6 +69,9 @@ class Job:
         finally:
             await self._source.close()
         failure, self._failure = self._failure, None
+        if failure is None and not (self._read_all and self._done == self._begun):
+            # A task ended that nobody here ended: no batch may be missing in silence.
+            failure = AbortError("a task of the job was cancelled", request=self._call.label)
         if failure is not None:
             try:
                 raise failure
@@ -121,8 +133,10 @@ class Job:
             if await self._call.wait_for_room(lambda: self._servers.capacity):
                 self._servers.held_back()
             place = await self._servers.place()
+            self._begun += 1
             self._call.begin()
             batches.start_soon(self._guarded, partial(self._embed, chunk, place))
+        self._read_all = True
 
     async def _embed(self, chunk: Chunk, place: Place) -> None:
         """Be the task of one batch."""
@@ -141,6 +155,7 @@ class Job:
             chunk.number,
             Batch(start=chunk.start, inputs=chunk.texts, vectors=found, failures=failures),
         )
+        self._done += 1
         self._meter.add(len(rows), len(failures))
         if self._settings.on_progress is not None:
             self._settings.on_progress(self._meter.now())
@@ -223,9 +238,10 @@ class Job:
         self, texts: list[str], place: Place | None = None, *, again_on_500: bool
     ) -> list[Row]:
         """The rows of some texts: the first time for this place, then for any that is free."""
+        failed: Server | None = None
 
         async def attempt() -> list[Row]:
-            nonlocal place
+            nonlocal place, failed
             first = place is not None
             here, place = place or await self._servers.place(again=True), None
             counts = False
@@ -233,6 +249,7 @@ class Job:
                 rows = await here.server.ask(texts, self._call.dimensions)
                 counts = first
             except Exception as error:
+                failed = here.server
                 self._servers.name(here.server, error)
                 if isinstance(error, ConnectError | RequestTimeout):
                     self._servers.lose(
@@ -249,7 +266,7 @@ class Job:
         policy = Policy(
             timeout=self._settings.retry_timeout,
             again_on_500=again_on_500,
-            elsewhere=self._servers.any_here,
+            elsewhere=lambda: self._servers.any_here(but=failed),
         )
         return await self._retries(attempt, policy)
 

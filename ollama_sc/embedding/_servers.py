@@ -109,9 +109,9 @@ class Servers:
         """How many requests may be in flight."""
         return sum(server.limit for server in self.all)
 
-    def any_here(self) -> bool:
-        """Whether a request could be sent to anybody."""
-        return any(server.here for server in self.all)
+    def any_here(self, *, but: Server | None = None) -> bool:
+        """Whether a request could be sent to anybody, or anybody else."""
+        return any(server.here for server in self.all if server is not but)
 
     async def place(self, *, again: bool = False) -> Place:
         """Wait for a server with a place, and take it; to be given back with `leave`.
@@ -125,6 +125,8 @@ class Servers:
                 await self._changed.wait()
         finally:
             self._again -= again
+            if again:
+                self.notify()  # those who begin may go on
         found.in_flight += 1
         auto = found.auto
         return Place(found, None if auto is None else auto.begin(anyio.current_time()))
@@ -161,7 +163,7 @@ class Servers:
 
     def lose(self, server: Server, *, only_if_others: bool) -> None:
         """It may be gone: no request goes there until it has answered again."""
-        if only_if_others and not any(other.here for other in self.all if other is not server):
+        if only_if_others and not self.any_here(but=server):
             return
         if server.here:
             server.here = False
