@@ -1,4 +1,4 @@
-"""Texts out of the arrays that engines hand over. Knows nothing of requests.
+"""Texts out of the arrays that engines hand over, and vectors into one. Knows no requests.
 
 What numpy, pandas, pyarrow and others hold texts in is told apart by how it becomes a list, so that
 none of them need be installed.
@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from typing import Any, Protocol, cast, runtime_checkable
 
 from ollama_sc._errors import RequestError
+
+from ._vectors import Vectors
 
 _NULLS = {"NoneType", "NAType", "NaTType", "NullType"}
 
@@ -54,6 +56,16 @@ def texts_of(column: object, name: str) -> list[str]:
         if not isinstance(text, str):
             raise RequestError(f"{name}[{number}] {_problem(text)}")
     return cast("list[str]", texts)
+
+
+def objects(vectors: Vectors) -> Any:
+    """A column that holds an array in each row, whatever their number."""
+    import numpy as np  # noqa: PLC0415 - there are vectors, so it is installed
+
+    column = np.empty(len(vectors), dtype=object)
+    for number, vector in enumerate(vectors):
+        column[number] = vector
+    return column
 
 
 def _problem(value: object) -> str:

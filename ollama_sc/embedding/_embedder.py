@@ -19,7 +19,7 @@ from ollama_sc._calls import CLEANUP_SECONDS
 from ollama_sc._errors import ClientClosedError, RequestError
 from ollama_sc._fields import EmbedManyFields
 
-from ._columns import Frame, texts_of
+from ._columns import Frame, objects, texts_of
 from ._plan import plan
 from ._settings import DEFAULTS
 from ._vectors import Vectors, need_numpy
@@ -141,8 +141,8 @@ class Embedder:
             columns = cast("Mapping[str, Any]", batch)
             return {**columns, self._output_column: self._column(columns, columns)}
         if isinstance(batch, Frame):
-            rows = list(self._column(batch, batch.columns))
-            return batch.assign(**{self._output_column: rows})
+            vectors = self._column(batch, batch.columns)
+            return batch.assign(**{self._output_column: objects(vectors)})
         return self._embed(texts_of(batch, "texts"))
 
     def _column(self, batch: Any, names: Iterable[Any]) -> Vectors:

@@ -162,7 +162,7 @@ class Worker:
         await call.abandon()
         if not self._calls:
             assert self._servers is not None
-            self._servers.stop_warming_up()
+            await self._servers.stop_warming_up()
 
 
 class _Call:
@@ -213,10 +213,11 @@ class LastingServers(Servers):
             raise copy(error) if isinstance(error, OllamaError) else error
         return server.dimensions
 
-    def stop_warming_up(self) -> None:
-        """Nobody is interested any more."""
-        for warming in self._warming.values():
+    async def stop_warming_up(self) -> None:
+        """Nobody is interested any more: end it, and wait for that."""
+        for warming in list(self._warming.values()):
             warming.scope.cancel()
+            await warming.ended.wait()
 
     async def _warm_up(self, server: Server, warming: _WarmUp) -> None:
         _operation.set(None)  # it is no part of the job that began it
