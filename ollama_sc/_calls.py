@@ -328,7 +328,13 @@ class CallGroup:
             )
         self.live.add(call)
         try:
-            self._owner.start(call.run, work, slots or self._slots, name=f"ollama_sc {call.label}")
+            self._owner.start(
+                call.run,
+                work,
+                slots or self._slots,
+                name=f"ollama_sc {call.label}",
+                ended=call.settle,
+            )
         except BaseException:
             self.live.discard(call)
             raise

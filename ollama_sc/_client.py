@@ -16,11 +16,11 @@ from ._errors import RequestError
 from ._generation import Generation
 from ._host import Host, parse_host
 from ._http import Http, HttpxOptions
+from ._jobs import EmbeddingJobs
 from ._models import Models
 from ._owner import TaskOwner, insist
 from ._server import Server
 from ._timeouts import Timeouts
-from .embedding._entry import EmbeddingJobs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

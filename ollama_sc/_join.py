@@ -53,8 +53,8 @@ class ChatJoiner:
         """Take note of parts that arrived."""
         for part in parts:
             message = part.message
-            if message.content:
-                self._content.append(message.content)
+            if content := message.content:
+                self._content.append(content)
             if message.thinking:
                 self._thinking.append(message.thinking)
             if message.tool_calls:

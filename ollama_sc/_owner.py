@@ -8,6 +8,7 @@ exception of the body leaves as itself. This module knows nothing of requests.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -70,9 +71,16 @@ class TaskOwner:
             await self._group.__aenter__()
 
     def start(
-        self, function: Callable[..., Coroutine[Any, Any, None]], *args: object, name: str
+        self,
+        function: Callable[..., Coroutine[Any, Any, None]],
+        *args: object,
+        name: str,
+        ended: Callable[[], None] | None = None,
     ) -> None:
         """Start a task. It hands its outcome over itself: only what ends the program leaves it.
+
+        On asyncio `ended` is called when it is over: a task that is cancelled there by asyncio's
+        means before its first step never runs, and could not say so.
 
         Raises:
             RuntimeError: something did leave one, and asyncio's group takes no more.
@@ -82,10 +90,12 @@ class TaskOwner:
             return
         coroutine = function(*args)
         try:
-            self._group.create_task(coroutine, name=name)
+            task = self._group.create_task(coroutine, name=name)
         except RuntimeError:
             coroutine.close()
             raise
+        if ended is not None:
+            task.add_done_callback(partial(_tell, ended))
 
     async def close(
         self,
@@ -146,6 +156,11 @@ class TaskOwner:
         except RuntimeError:  # asyncio's group has died: then it is no task of its own
             return clean_up
         return ended.wait
+
+
+def _tell(ended: Callable[[], None], task: object) -> None:
+    del task
+    ended()
 
 
 def _root(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -724,6 +724,27 @@ async def test_leaving_after_the_loop_of_a_dying_task_gives_its_caller_an_error(
     assert isinstance(errors[0], AbortError)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_task_that_asyncio_cancels_before_its_first_step(
+    fake: FakeOllama, stream: bool
+) -> None:
+    """Its caller hears of it at once, and neither the client nor its body is disturbed."""
+
+    def cancel_it() -> None:
+        (task,) = (task for task in asyncio.all_tasks() if "POST /api/chat" in task.get_name())
+        assert task.cancel()
+
+    async with AsyncClient(fake.url) as client:
+        # It runs after the call below has started its task, and before that takes its first step.
+        asyncio.get_running_loop().call_soon(cancel_it)
+        with anyio.fail_after(5), pytest.raises(AbortError, match="cancelled"):
+            await client.chat("llama3.2", MESSAGES, stream=stream)
+        assert is_quiet(client)
+        assert (await client.version()).version
+    assert [request.path for request in fake.requests] == ["/api/version"]
+
+
 # -- 8: the registry -------------------------------------------------------------------------------
 
 

@@ -364,6 +364,52 @@ async def test_records_in_any_pieces(anyio_backend: Any) -> None:
                 assert transport.connections() == (1, 1)
 
 
+@pytest.mark.parametrize("place", ["head", "body", "idle"])
+async def test_a_record_that_is_none(anyio_backend: Any, place: str) -> None:
+    """Bytes that are no TLS break the reply that they come in, or the idle connection."""
+    reply = ok(b"hello")
+
+    async def handle(peer: Peer) -> None:
+        pieces = {"head": b"HTTP/1.1 200", "body": reply[:-2], "idle": reply}
+        await peer.send(pieces[place])
+        await settle()
+        await peer.stream.transport_stream.send(b"\x17\x03\x03\x00\x20" + b"garbage!" * 4)
+        await peer.gone()
+
+    async with serving(answering({"/": handle}), tls=True) as server:
+        async with connected(secure=True) as transport:
+            if place == "idle":
+                assert (await fetch(transport, server.url + "/")).body == b"hello"
+                await settle(20)
+            else:
+                with pytest.raises(httpx.ReadError):
+                    await fetch(transport, server.url + "/")
+                assert transport.connections() == (0, 0)
+            await works(transport, server)
+            assert len(server.peers) == 2
+            await server.until_open(1)
+
+
+async def test_closing_the_transport_ends_handshakes(anyio_backend: Any) -> None:
+    """Connections that are still being opened are closed too; who waits for one gets an error."""
+    outcomes: list[Any] = []
+
+    async def ask() -> None:
+        try:
+            outcomes.append(await fetch(transport, server.url.replace("http:", "https:")))
+        except Exception as error:
+            outcomes.append(error)
+
+    async with serving(Peer.gone) as server, connected(secure=True) as transport:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await until(lambda: server.open == 1)
+            await settle(20)
+            await transport.aclose()
+        assert isinstance(outcomes[0], httpx.TransportError), outcomes
+        await server.until_open(0)
+
+
 async def test_many_records_in_one_read(anyio_backend: Any) -> None:
     """All of a body arrives that came in many records, while the caller was elsewhere."""
 

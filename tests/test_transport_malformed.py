@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from functools import partial
 from typing import Any
 
@@ -515,6 +516,17 @@ async def test_a_client_gives_its_own_errors(
                 assert "POST /api/chat, model 'm'" in str(caught.value), name
                 assert is_quiet(client)
             await server.until_open(0)
+
+
+@pytest.mark.parametrize("missing", [1, 8, 9, 40])
+async def test_a_compressed_reply_that_is_not_whole(anyio_backend: Any, missing: int) -> None:
+    """A body whose compression breaks off is an error, not its beginning."""
+    body = gzip.compress(b"".join(b"%d," % number for number in range(1000)))
+    reply = ok(body[:-missing], b"Content-Encoding: gzip")
+    async with serving(answering({"/x": reply})) as server, AsyncClient(server.url) as client:
+        with pytest.raises(ProtocolError):
+            await client.request("GET", "/x", type=bytes)
+        assert is_quiet(client)
 
 
 @pytest.mark.parametrize("name", ["headers", "informed", "line", "blank-lines"])

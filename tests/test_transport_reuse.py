@@ -13,11 +13,13 @@ from conftest import MESSAGES, is_quiet, recording
 from wire import (
     Peer,
     all_idle,
+    all_of,
     answering,
     connected,
     fetch,
     ok,
     plain_and_tls,
+    quick,
     serving,
     settle,
     until,
@@ -466,6 +468,35 @@ async def test_bytes_behind_the_reply(
             assert len(server.peers) == number + 2
             assert transport.connections() == (1, 1)
             await server.until_open(1)
+
+
+@quick
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_bytes_behind_the_reply_in_any_pieces(anyio_backend: Any, shape: str) -> None:
+    """The same wherever the packets are divided: in the head, at its end, behind it."""
+    reply, method, body = SHAPES[shape]
+    whole = reply + UNASKED[0]
+    sent: set[int] = set()
+
+    async def handle(peer: Peer) -> None:
+        place = int(peer.asked[-1].target[1:])
+        await peer.send(whole[:place], whole[place:])
+        sent.add(place)
+        await peer.gone()
+
+    async def ask(place: int) -> None:
+        async with connected() as transport:
+            got = await fetch(transport, f"{server.url}/{place}", method)
+            assert got.body == body
+            await until(lambda: place in sent)
+            await settle()
+            await works(transport, server, place)
+            assert transport.connections() == (1, 1)
+
+    places = range(1, len(whole))
+    async with serving(answering({f"/{place}": handle for place in places})) as server:
+        await all_of(partial(ask, place) for place in places)
+        assert {len(peer.asked) for peer in server.peers} == {1}
 
 
 @pytest.mark.parametrize("unasked", UNASKED[:3])

@@ -128,23 +128,30 @@ async def test_what_the_request_line_and_headers_look_like(anyio_backend: Any) -
     assert asked.raw_headers == request.headers.raw
 
 
-@pytest.mark.parametrize("where", ["before", "between"])
-async def test_a_producer_that_raises(anyio_backend: Any, where: str) -> None:
-    """What the producer raises comes out as itself, and its connection is closed."""
+class MineError(Exception):
+    """Nothing that a network could raise."""
 
-    class MineError(Exception):
-        pass
+
+@pytest.mark.parametrize("where", ["before", "between"])
+@pytest.mark.parametrize(
+    "kind", [MineError, OSError, TimeoutError, ConnectionResetError, anyio.EndOfStream]
+)
+async def test_a_producer_that_raises(anyio_backend: Any, where: str, kind: Any) -> None:
+    """What the producer raises comes out as itself at once, and its connection is closed."""
+    raised: list[Exception] = []
 
     async def pieces() -> AsyncIterator[bytes]:
         if where == "between":
             yield b"x" * 100
             await settle()
-        raise MineError
+        raised.append(kind("mine"))
+        raise raised[-1]
 
     async with serving(answering()) as server, connected() as transport:
         for _ in range(2):
-            with pytest.raises(MineError):
+            with pytest.raises(kind) as caught:
                 await fetch(transport, server.url + "/ok/", "POST", content=pieces())
+            assert caught.value is raised[-1]
             assert all_idle(transport)
             await server.until_open(transport.connections().open)
             assert not server.asked

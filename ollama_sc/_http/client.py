@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import platform
 import re
-import ssl
-from collections.abc import Callable, Mapping
-from typing import Any, TypedDict
+from collections.abc import Mapping
+from typing import Any
 
 import anyio
 import httpx
@@ -22,6 +21,7 @@ from .connection import Limits, Outgoing
 from .exchange import Exchange
 from .foreign import HttpxReply
 from .messages import Progress, Request, Upload
+from .options import HttpxOptions
 from .transport import Connections, Origin, Reply, Transport, header_lines, is_token
 
 _FRAMING = {"content-length", "transfer-encoding", "content-encoding", "connection", "expect"}
@@ -29,26 +29,6 @@ _REDIRECTS = 5
 _TARGETS = 256  # paths whose bytes are kept
 _NOWHERE = httpx.AsyncBaseTransport()
 _NO_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-
-
-class HttpxOptions(TypedDict, total=False):
-    """What `AsyncClient` passes on to httpx as it is; see httpx's documentation."""
-
-    auth: Any
-    cert: Any
-    cookies: Any
-    default_encoding: Any
-    event_hooks: Mapping[str, list[Callable[..., Any]]]
-    follow_redirects: bool
-    http1: bool
-    http2: bool
-    max_redirects: int
-    mounts: Mapping[str, httpx.AsyncBaseTransport | None]
-    params: Any
-    proxy: Any
-    transport: httpx.AsyncBaseTransport
-    trust_env: bool
-    verify: ssl.SSLContext | str | bool
 
 
 class _Client(httpx.AsyncClient):

@@ -6,7 +6,6 @@ Failures come out as this library's errors, each with httpx's own as its cause.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -22,6 +21,7 @@ from ollama_sc._server_errors import error_reply
 
 from .connection import reason
 from .foreign import HttpxReply
+from .inflate import Inflater
 from .messages import Request
 from .transport import Origin, Reply
 
@@ -57,7 +57,9 @@ class Exchange:
         self._accept = accept
         self._redirects = http.redirects
         self._reply: Reply | HttpxReply | None = None
-        self._decompress: Callable[[bytes], bytes] | None = None
+        self._inflater: Inflater | None = None
+        limits = call.timeouts
+        self._limited = limits.first_chunk is not None or limits.idle is not None
 
     async def __aenter__(self) -> Self:
         call, request = self._call, self._request
@@ -85,7 +87,7 @@ class Exchange:
                 raise await self._error_reply(reply)
             coding = reply.header("content-encoding")
             if coding is not None:
-                self._decompress = self._decompressor(coding)
+                self._inflater = self._inflater_for(coding)
         except BaseException:
             await self._close()
             raise
@@ -119,7 +121,7 @@ class Exchange:
             if size > limit:
                 what = f"the reply is longer than {limit} bytes"
                 raise not_the_api(what, blocks[0], self._request.label)
-            if self._reply is not None and self._reply.is_read:
+            if self._reply is not None and self._reply.is_read and self._inflater is None:
                 break
         return b"".join(blocks)
 
@@ -133,23 +135,28 @@ class Exchange:
         """
         reply = self._reply
         assert reply is not None
-        self._call.start_limit("idle")
+        if self._limited:
+            self._call.start_limit("idle")
         try:
             if many is not None and self._in_one_go and isinstance(reply, Reply):
                 return await reply.receive_all(many) or await reply.receive()
-            while block := await reply.receive():
-                if self._decompress is not None:
-                    block = self._decompress(block)
-                if block:  # what a decompressor gives at first can be empty
-                    return block
+            if self._inflater is None:
+                return await reply.receive()
+            while not (piece := self._inflater.take()):
+                block = await reply.receive()
+                if not block:
+                    break
+                self._inflater.feed(block)
         except (httpx.HTTPError, httpx.StreamError, OSError, zlib.error) as error:
             raise self._translated(error) from error
-        return b""
+        if not piece and not self._inflater.whole:
+            raise ProtocolError("the compressed reply is cut short", request=self._request.label)
+        return piece
 
     @property
     def _in_one_go(self) -> bool:
         """Whether nothing has to be done between two network reads."""
-        return self._decompress is None and self._call.timeouts.idle is None
+        return self._inflater is None and self._call.timeouts.idle is None
 
     async def drain(self) -> None:
         """Read to the end of the HTTP message, if that is near, so that the connection lives on."""
@@ -174,7 +181,7 @@ class Exchange:
     async def _close(self) -> None:
         """Give the connection back, or close it where its reply was not read to the end."""
         reply, self._reply = self._reply, None
-        self._decompress = None
+        self._inflater = None
         if isinstance(reply, Reply):
             reply.close(reuse=not self.spoiled)
         elif reply is not None:
@@ -211,7 +218,7 @@ class Exchange:
     async def _error_reply(self, reply: Reply | HttpxReply) -> ResponseError:
         with suppress(ProtocolError):  # then what it says is shown as it is
             coding = reply.header("content-encoding")
-            self._decompress = None if coding is None else self._decompressor(coding)
+            self._inflater = None if coding is None else self._inflater_for(coding)
         body = await self._error_body()
         retry_after = reply.header("retry-after")
         headers = {} if retry_after is None else {"retry-after": retry_after}
@@ -224,7 +231,7 @@ class Exchange:
                 body += block
         return body
 
-    def _decompressor(self, coding: str) -> Callable[[bytes], bytes] | None:
+    def _inflater_for(self, coding: str) -> Inflater | None:
         """What makes the body plain, where a proxy compressed it unasked."""
         coding = coding.strip().lower()
         if coding in ("", "identity"):
@@ -232,7 +239,7 @@ class Exchange:
         if coding not in ("gzip", "x-gzip", "deflate"):
             text = f"the reply is compressed in a way that was not asked for: {coding[:40]!r}"
             raise ProtocolError(text, request=self._request.label)
-        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress  # 32: gzip or zlib
+        return Inflater()
 
     def _translated(self, error: Exception) -> OllamaError:
         label = self._request.label

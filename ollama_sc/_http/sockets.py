@@ -1,4 +1,4 @@
-"""Connected sockets, plain and TLS, as a connection needs them. No HTTP in here.
+"""Connected sockets as a connection needs them. No HTTP in here.
 
 anyio opens a connection (name lookup, happy eyeballs); its descriptor is then taken over, because
 a socket of our own reads with one system call where anyio's stream takes three on asyncio, holds
@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
-from anyio.abc import ByteStream, SocketAttribute
 from anyio.lowlevel import checkpoint, current_token
 
 from ollama_sc._waiting import is_trio
 
 if TYPE_CHECKING:
     import asyncio
-
-    from anyio.streams.tls import TLSStream
 
 READ_BYTES = 64 * 1024
 
@@ -41,10 +37,10 @@ class Socket:
     def __init__(
         self,
         sock: socket.socket,
-        readable: Callable[[socket.socket], Awaitable[None]] = anyio.wait_readable,
+        readable: Callable[[socket.socket], Awaitable[None]] | None = None,
     ) -> None:
         self._sock = sock
-        self._readable = readable
+        self._readable = readable or anyio.wait_readable
         self._full = False  # the last read took all that it was allowed to
         self._closed = False
         self._sending = anyio.Lock(fast_acquire=True)
@@ -175,80 +171,18 @@ class AsyncioSocket(Socket):
         self._wake()
 
 
-class TlsSocket(Socket):
-    """A connected socket with TLS on it, by anyio's `TLSStream`."""
-
-    def __init__(self, plain: Socket, stream: TLSStream, ssl_object: ssl.SSLObject) -> None:
-        super().__init__(plain._sock)
-        self._plain = plain
-        self._stream = stream
-        self._ssl_object = ssl_object
-
-    async def receive(self) -> bytes:
-        try:
-            return await self._stream.receive(READ_BYTES)
-        except anyio.EndOfStream:
-            return b""
-
-    def send_now(self, data: bytes) -> int:
-        del data
-        return 0  # a record that the kernel takes only half of has to be finished
-
-    async def send(self, data: bytes | memoryview) -> None:
-        await self._stream.send(bytes(data))
-
-    def is_silent(self) -> bool:
-        if not self._plain.is_silent():
-            return False
-        try:
-            # What was read with the last reply and not yet decrypted.
-            self._ssl_object.read(1)
-        except ssl.SSLWantReadError:
-            return True
-        except ssl.SSLError:
-            pass
-        return False
-
-    def close(self) -> None:
-        self._plain.close()
-
-
-class _Bytes(ByteStream):
-    """A plain socket as what `TLSStream` stands on."""
-
-    def __init__(self, plain: Socket) -> None:
-        self._plain = plain
-
-    async def receive(self, max_bytes: int = READ_BYTES) -> bytes:
-        del max_bytes  # what comes at once is decrypted at once
-        try:
-            data = await self._plain.receive()
-        except OSError as error:
-            raise anyio.BrokenResourceError from error
-        if not data:
-            raise anyio.EndOfStream
-        return data
-
-    async def send(self, item: bytes) -> None:
-        try:
-            await self._plain.send(item)
-        except OSError as error:
-            raise anyio.BrokenResourceError from error
-
-    async def send_eof(self) -> None:
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        self._plain.close()
-
-
 async def connect(host: str, port: int) -> Socket:
     """Connect; several addresses of a name are tried as anyio does.
 
     Raises:
         OSError: there is no connection.
     """
-    stream = await anyio.connect_tcp(host, port)
+    from anyio.abc import SocketAttribute  # noqa: PLC0415 - with the rest of `connect_tcp`
+
+    try:
+        stream = await anyio.connect_tcp(host, port)
+    except UnicodeError as error:
+        raise OSError(f"{host!r} cannot be looked up") from error
     sock: socket.socket | None = None
     try:
         try:
@@ -276,26 +210,3 @@ def _fitting(sock: socket.socket) -> Socket:
         return AsyncioSocket(sock, cast("asyncio.AbstractEventLoop", token.native_token))
     except NotImplementedError:  # Windows' default loop
         return Socket(sock)
-
-
-async def wrap(plain: Socket, host: str, context: ssl.SSLContext) -> TlsSocket:
-    """Do the TLS handshake; the socket is closed if that fails or is cancelled.
-
-    Raises:
-        OSError, anyio.BrokenResourceError, anyio.EndOfStream: it failed (`ssl.SSLError` is one).
-    """
-    # Many clients never need it, and an import of this library is not to take long.
-    from anyio.streams.tls import TLSAttribute, TLSStream  # noqa: PLC0415
-
-    try:
-        stream = await TLSStream.wrap(
-            _Bytes(plain),
-            server_side=False,
-            hostname=host,
-            ssl_context=context,
-            standard_compatible=False,  # servers of HTTP close as they like
-        )
-    except BaseException:
-        plain.close()
-        raise
-    return TlsSocket(plain, stream, stream.extra(TLSAttribute.ssl_object))  # noqa: S610 - no Django

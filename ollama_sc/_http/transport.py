@@ -149,6 +149,7 @@ class Transport(httpx.AsyncBaseTransport):
         llhttp()  # the first request need not wait for its import
         self._tls_settings = (verify, cert, trust_env)
         self._context: ssl.SSLContext | None = None
+        self._connecting: set[sockets.Socket | None] = set()
         self._open: dict[Connection, Origin] = {}
         self._idle: dict[Origin, deque[Connection]] = {}
 
@@ -208,14 +209,22 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def _connect(self, origin: Origin, limits: Limits, progress: Progress) -> Connection:
         progress.connecting()
+        socket: sockets.Socket | None = None
         with anyio.move_on_after(limits.connect):
             try:
                 socket = await sockets.connect(origin.host, origin.port)
+                self._connecting.add(socket)
                 if origin.scheme == "https":
-                    socket = await sockets.wrap(socket, origin.host, self.prepare_tls())
-            except (OSError, anyio.BrokenResourceError, anyio.EndOfStream, UnicodeError) as error:
+                    from . import tls  # noqa: PLC0415 - many clients never need it
+
+                    wrapped = await tls.wrap(socket, origin.host, self.prepare_tls())
+                    connection = Connection(wrapped)
+                else:
+                    connection = Connection(socket)
+            except sockets.broken() as error:
                 raise httpx.ConnectError(reason(error)) from error
-            connection = Connection(socket)
+            finally:
+                self._connecting.discard(socket)
             self._open[connection] = origin
             return connection
         raise httpx.ConnectTimeout("no connection")
@@ -261,6 +270,9 @@ class Transport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
         self._idle.clear()
+        for socket in tuple(self._connecting):
+            if socket is not None:
+                socket.close()
         for connection in tuple(self._open):
             self._close(connection)
 

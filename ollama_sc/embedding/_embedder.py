@@ -16,18 +16,16 @@ from weakref import WeakSet, WeakValueDictionary
 
 from ollama_sc import _request
 from ollama_sc._calls import CLEANUP_SECONDS
+from ollama_sc._client import AsyncClient
 from ollama_sc._errors import ClientClosedError, RequestError
-from ollama_sc._fields import EmbedManyFields
+from ollama_sc._fields import EMBED_MANY_DEFAULTS, EmbedManyFields
 
 from ._columns import Frame, objects, texts_of
 from ._plan import plan
-from ._settings import DEFAULTS
 from ._vectors import Vectors, need_numpy
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
-
-    from ollama_sc import AsyncClient
 
     from ._worker import Worker
 
@@ -75,7 +73,7 @@ class Embedder:
             installed.
     """
 
-    @_request.accepts(EmbedManyFields, DEFAULTS)
+    @_request.accepts(EmbedManyFields, EMBED_MANY_DEFAULTS)
     def __init__(
         self,
         model: str,
@@ -194,8 +192,6 @@ class Embedder:
             return self._worker
 
     def _make_clients(self) -> list[AsyncClient]:
-        from ollama_sc import AsyncClient  # noqa: PLC0415 - it imports this module
-
         return [AsyncClient(host, **self._client_options) for host in self._hosts]
 
     def _forked(self) -> None:

@@ -10,7 +10,7 @@ from ollama_sc import _request
 from ollama_sc._base import Calls
 from ollama_sc._calls import CallGroup
 from ollama_sc._errors import RequestError
-from ollama_sc._fields import EmbedManyFields
+from ollama_sc._fields import EMBED_MANY_DEFAULTS, EmbedManyFields
 
 from . import _vectors
 from ._batches import Batches
@@ -19,7 +19,6 @@ from ._job import Job
 from ._plan import Plan, plan
 from ._progress import Meter
 from ._servers import Servers
-from ._settings import DEFAULTS
 from ._source import Source, Texts
 from ._vectors import Vectors
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@_request.accepts(EmbedManyFields, DEFAULTS)
+@_request.accepts(EmbedManyFields, EMBED_MANY_DEFAULTS)
 def embed_many(
     *, clients: Sequence[Calls], model: str, texts: Texts, **fields: Unpack[EmbedManyFields]
 ) -> Batches:
@@ -48,63 +47,12 @@ def embed_many(
     return job(clients, model, texts, fields)
 
 
-@_request.accepts(EmbedManyFields, DEFAULTS)
+@_request.accepts(EmbedManyFields, EMBED_MANY_DEFAULTS)
 async def embed_array(
     *, clients: Sequence[Calls], model: str, texts: Texts, **fields: Unpack[EmbedManyFields]
 ) -> Vectors:
     """`embed_many` on several servers into one array; see `AsyncClient.embed_array`."""
-    return await array_of(job(clients, model, texts, fields, in_order=False))
-
-
-class EmbeddingJobs(Calls):
-    """The jobs of a client or group."""
-
-    @_request.accepts(EmbedManyFields, DEFAULTS)
-    def embed_many(self, model: str, texts: Texts, **fields: Unpack[EmbedManyFields]) -> Batches:
-        """Turn many texts into vectors: ``POST /v1/embeddings`` or ``/api/embed``, many times.
-
-        ::
-
-            async with client.embed_many("nomic-embed-text", texts) as batches:
-                async for batch in batches:     # batch.start, batch.inputs, batch.vectors
-                    index.add(batch.start, batch.vectors)
-
-        The job is one operation of this client: `abort` ends it at once, wherever it is. A request
-        that cannot be answered now (no connection, a full queue, a time limit) is tried again. One
-        that the server refuses is halved until the text is found that it refuses; see `on_error`.
-
-        Args:
-            model: its name, such as ``"nomic-embed-text"``.
-            texts: an iterable or async iterable, read only as far as it is needed. It is read in
-                the event loop: one that waits for files or other programs should be asynchronous.
-            **fields: see `EmbedManyFields`.
-
-        Returns:
-            `Batches`, to be entered: that starts the job.
-
-        Raises:
-            RequestError: an argument cannot be right, or trying again needs stamina
-                (``ollama-sc[jobs]``) and it is not installed.
-        """
-        return job([self], model, texts, fields)
-
-    @_request.accepts(EmbedManyFields, DEFAULTS)
-    async def embed_array(
-        self, model: str, texts: Texts, **fields: Unpack[EmbedManyFields]
-    ) -> Vectors:
-        """Turn many texts into one array, as `embed_many` does; for what fits into memory.
-
-        Cancelling it ends the job, as `abort` does.
-
-        Returns:
-            A ``float32`` array of n by d. With ``on_error="skip"``, the rows of texts that failed
-            are NaN.
-
-        Raises:
-            RequestError: as in `embed_many`, or numpy is not installed (``ollama-sc[numpy]``).
-            EmbedError: a text cannot be embedded; others as iterating over `Batches` raises them.
-        """
-        return await array_of(job([self], model, texts, fields, in_order=False))
+    return await array_of(clients, model, texts, fields)
 
 
 def job(
@@ -155,14 +103,21 @@ def job_of(
     return Batches(clients, meter, make)
 
 
-async def array_of(job: Batches) -> Vectors:
-    """The vectors of all texts of a job, in the order of the texts, whatever that of its batches.
+async def array_of(
+    clients: Sequence[Calls], model: str, texts: Texts, fields: Mapping[str, Any]
+) -> Vectors:
+    """The vectors of all texts, in order.
 
     Raises:
-        RequestError: numpy is not installed.
+        RequestError: an argument cannot be right, or numpy is not installed.
     """
     _vectors.need_numpy()
-    import numpy as np  # noqa: PLC0415
+    return await gathered(job(clients, model, texts, fields, in_order=False))
+
+
+async def gathered(job: Batches) -> Vectors:
+    """The vectors of a job in the order of its texts, whatever that of its batches."""
+    import numpy as np  # noqa: PLC0415 - whoever wants one array has it
 
     count = 0
     async with job as batches:

@@ -9,6 +9,7 @@ import msgspec
 
 from ollama_sc import _request
 from ollama_sc._errors import RequestError
+from ollama_sc._fields import EMBED_MANY_DEFAULTS as _DEFAULTS
 from ollama_sc._fields import EmbedFields, EmbedManyFields
 
 from ._progress import Progress
@@ -21,14 +22,14 @@ OnError = Literal["raise", "skip"]
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a job is told beside the model and the texts; see `EmbedManyFields`."""
 
-    batch_size: int = 64
-    batch_chars: int | None = 200_000
-    max_in_flight: InFlight | Sequence[InFlight] = 4
-    ordered: bool = True
-    on_error: OnError = "raise"
-    attempts: int = 8
-    retry_timeout: float | None = 300.0
-    on_progress: Callable[[Progress], object] | None = None
+    batch_size: int = _DEFAULTS["batch_size"]
+    batch_chars: int | None = _DEFAULTS["batch_chars"]
+    max_in_flight: InFlight | Sequence[InFlight] = _DEFAULTS["max_in_flight"]
+    ordered: bool = _DEFAULTS["ordered"]
+    on_error: OnError = _DEFAULTS["on_error"]
+    attempts: int = _DEFAULTS["attempts"]
+    retry_timeout: float | None = _DEFAULTS["retry_timeout"]
+    on_progress: Callable[[Progress], object] | None = _DEFAULTS["on_progress"]
 
     def __post_init__(self) -> None:
         _above_zero("batch_size", self.batch_size)
@@ -66,11 +67,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             if number != "auto":
                 _above_zero("max_in_flight", number)
         return cast("list[InFlight]", list(each))
-
-
-DEFAULTS: dict[str, Any] = dict(
-    zip(Settings.__struct_fields__, Settings.__struct_defaults__, strict=True)
-)
 
 
 def split(fields: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:

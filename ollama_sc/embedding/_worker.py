@@ -19,9 +19,10 @@ from anyio.from_thread import BlockingPortal
 from anyio.lowlevel import current_token
 
 from ollama_sc._calls import _operation
+from ollama_sc._client import AsyncClient
 from ollama_sc._errors import AbortError, ClientClosedError, OllamaError, RequestError
 
-from ._entry import array_of, job_of
+from ._entry import gathered, job_of
 from ._plan import Plan
 from ._servers import Server, Servers
 from ._vectors import Vectors
@@ -29,7 +30,6 @@ from ._vectors import Vectors
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from ollama_sc import AsyncClient
 
 CLOSED = "the embedder is closed: make another one"
 
@@ -149,7 +149,7 @@ class Worker:
         try:
             with call.begin():
                 servers = self._servers
-                return await array_of(
+                return await gathered(
                     job_of(self._plan, self._clients, texts, lambda: servers, in_order=False)
                 )
         finally:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import anyio
 import anyio.lowlevel
 
 from ollama_sc.testing import _fields, _gojson, _lookup, _model, _version
@@ -160,8 +159,6 @@ def _load(
 
 
 async def _embed(texts: list[str], state: State, wanted: int, context: int) -> _Embedded:
-    if state.limits.embed_seconds:
-        await anyio.sleep(state.limits.embed_seconds)
     if not all(texts) and not state.version.has(_version.NEWER_ENGINE):
         raise ApiError(500, "Failed to create new sequence: no input provided")
     dimensions = state.store.dimensions

@@ -2,6 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
+import anyio
+
 from ollama_sc.testing import (
     _access,
     _account,
@@ -152,15 +154,24 @@ class Ollama:
 
     async def _embed(self, request: RecordedRequest, script: Generated) -> Message:
         del script
-        return await _embedding.embed(request, request.body, self.state)
+        return await self._taking_time(_embedding.embed(request, request.body, self.state))
 
     async def _embeddings(self, request: RecordedRequest, script: Generated) -> Message:
         del script
-        return await _embedding.legacy(request, request.body, self.state)
+        return await self._taking_time(_embedding.legacy(request, request.body, self.state))
 
     async def _compatible(self, request: RecordedRequest, script: Generated) -> Message:
         del script
-        return await _embedding.compatible(request, request.body, self.state)
+        return await self._taking_time(_embedding.compatible(request, request.body, self.state))
+
+    async def _taking_time(self, work: Awaitable[Message]) -> Message:
+        """Embed for as long as it takes, the time that the fake itself needs included."""
+        end = anyio.current_time() + self.state.limits.embed_seconds
+        try:
+            return await work
+        finally:
+            if anyio.current_time() < end:
+                await anyio.sleep_until(end)
 
     async def _pull(self, request: RecordedRequest, script: Generated) -> Message:
         del script

@@ -1,0 +1,44 @@
+"""What makes a compressed body plain again. No I/O."""
+
+from __future__ import annotations
+
+import zlib
+
+# A block of a body can become a thousand times as long.
+_MOST_BYTES = 1024 * 1024
+
+
+class Inflater:
+    """Undoes gzip and zlib, a bounded piece at a time.
+
+    Attributes:
+        whole: whether what was fed ends where it says that it ends, or there was nothing.
+    """
+
+    def __init__(self) -> None:
+        self.whole = True
+        self._fed = b""
+        self._inflate = self._begin()
+
+    @staticmethod
+    def _begin() -> zlib._Decompress:
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: gzip or zlib
+
+    def feed(self, block: bytes) -> None:
+        """Take what came; all that was fed before must have been taken."""
+        self._fed = block
+
+    def take(self) -> bytes:
+        """The next piece; empty where more has to be fed first.
+
+        Raises:
+            zlib.error: it is not compressed so.
+        """
+        piece = b""
+        while self._fed and not piece:
+            if self._inflate.eof:  # one compressed file behind the other
+                self._inflate = self._begin()
+            piece = self._inflate.decompress(self._fed, _MOST_BYTES)
+            self._fed = self._inflate.unconsumed_tail or self._inflate.unused_data
+            self.whole = self._inflate.eof
+        return piece
