@@ -112,7 +112,7 @@ class Run:
             case "first":
                 return limits.first_requests(self.url, rounds=3 * self.rounds, say=say)
             case _:
-                return limits.imports(rounds=3 * self.rounds, say=say)
+                return limits.imports(rounds=3 * self.rounds)
 
 
 def write(run: Run, folder: Path) -> None:

@@ -10,9 +10,12 @@ This module may know the errors and the limits; it knows nothing of HTTP or of w
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from copy import copy
+from functools import partial
 from typing import Any, Generic, Literal, NamedTuple, get_args
 
 import anyio
@@ -51,6 +54,7 @@ class Call(Generic[T]):
         self.timeouts = timeouts
         self.phase: Phase | None = "waiting"  # None: an operation, which is no request itself
         self.ended = group.new_event()
+        self.interrupted = False  # its consumer was cancelled while it waited for more
         self.finished = False  # its outcome is certain: nothing can abort it any more
         self.part_of = _operation.get()
         self.group = group
@@ -235,6 +239,27 @@ class Call(Generic[T]):
 
     def _on_end(self) -> None:
         """Tell the consumer that nothing more will come."""
+
+
+def drop(handle: object, call: Call[Any] | None, what: str) -> None:
+    """Be the ``__del__`` of what a consumer holds of a call: abort what nobody will take any more.
+
+    The collector runs in any thread and at any point: this only asks the event loop to do it.
+    """
+    if call is None or call.finished or call.aborted or call.ended.is_set():
+        return
+    token: Any = call.group.token and call.group.token.native_token
+    schedule = getattr(token, "run_sync_soon", None) or token.call_soon_threadsafe
+    with suppress(RuntimeError):  # that loop is gone, and the request with it
+        schedule(partial(call.abort, f"the {what} was dropped"))
+    # Last, because it can raise. A consumer that was cancelled had no chance to close.
+    if not call.interrupted:
+        warnings.warn(
+            f"{handle!r} was dropped without being closed: use `async with`",
+            ResourceWarning,
+            stacklevel=3,
+            source=handle,
+        )
 
 
 class Slots:

@@ -18,7 +18,7 @@ from ._host import Host, parse_host
 from ._http import Http, HttpxOptions
 from ._jobs import EmbeddingJobs
 from ._models import Models
-from ._owner import TaskOwner, insist
+from ._owner import TaskOwner, insist, leave
 from ._server import Server
 from ._timeouts import Timeouts
 
@@ -191,11 +191,7 @@ class Group(Requests):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            await self._calls.leave()
-        except anyio.get_cancelled_exc_class():
-            if exc is None:  # asyncio's own cancellation does not replace the body's exception
-                raise
+        await leave(self._calls.leave, exc)
 
     def __repr__(self) -> str:
         return f"<Group of a client, {self._calls.state}, {len(self._calls.live)} requests>"

@@ -44,6 +44,15 @@ async def insist(wait: Callable[[], Awaitable[object]], seconds: float) -> None:
             del held_back
 
 
+async def leave(close: Callable[[], Awaitable[object]], exc: BaseException | None) -> None:
+    """Close what a body is leaving, whose exception asyncio's own cancellation does not replace."""
+    try:
+        await close()
+    except anyio.get_cancelled_exc_class():
+        if exc is None:
+            raise
+
+
 class TaskOwner:
     """Opens a task group in `open()` and leaves it in `close()`, in one and the same task.
 

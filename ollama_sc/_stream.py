@@ -7,10 +7,8 @@ the first and never the second, so that a stream which nobody holds any more can
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -18,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ._calls import Call, CallGroup
+from ._calls import Call, CallGroup, drop
 from ._errors import ConnectError, IncompleteStreamError, OllamaError
 from ._http import Http, Request
 from ._ndjson import LineDecoder
+from ._owner import leave
 from ._waiting import Event
 
 if TYPE_CHECKING:
@@ -51,7 +50,6 @@ class StreamCall(Call[None], Generic[T]):
         self._waiting_parts = 0
         self._waiting_bytes = 0
         self._consuming = False
-        self.interrupted = False  # the consumer was cancelled while it iterated
         self._news: Event | None = None  # the consumer waits for it
         self._room: Event | None = None  # the reader waits for it
 
@@ -250,11 +248,7 @@ class Stream(Generic[T]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            await self.aclose()
-        except anyio.get_cancelled_exc_class():
-            if exc is None:  # asyncio's own cancellation does not replace the body's exception
-                raise
+        await leave(self.aclose, exc)
 
     def __repr__(self) -> str:
         call = self._call
@@ -262,22 +256,7 @@ class Stream(Generic[T]):
         return f"<Stream of {call.shape.type.__name__}: {call.label}, {state}>"
 
     def __del__(self) -> None:
-        call = getattr(self, "_call", None)
-        if call is None or call.finished or call.aborted or call.ended.is_set():
-            return
-        # The collector runs in any thread and at any point: only ask the event loop to do it.
-        token: Any = call.group.token and call.group.token.native_token
-        schedule = getattr(token, "run_sync_soon", None) or token.call_soon_threadsafe
-        with suppress(RuntimeError):  # that loop is gone, and the request with it
-            schedule(partial(call.abort, "the stream was dropped"))
-        # Last, because it can raise. A consumer that was cancelled had no chance to close.
-        if not call.interrupted:
-            warnings.warn(
-                f"{self!r} was dropped without being closed: use `async with`",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
+        drop(self, getattr(self, "_call", None), "stream")
 
 
 class _Batches(AsyncIterator[list[T]]):

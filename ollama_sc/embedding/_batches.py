@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
 from types import TracebackType
-from typing import Any, Self
-
-import anyio
+from typing import Self
 
 from ollama_sc._base import Calls
-from ollama_sc._calls import CallGroup
+from ollama_sc._calls import CallGroup, drop
 from ollama_sc._errors import RequestError
+from ollama_sc._owner import leave
 
 from ._delivery import Batch, Companion, JobCall
 from ._job import Job
@@ -48,7 +44,7 @@ class Batches:
     left is aborted, with a `ResourceWarning`.
     """
 
-    __slots__ = ("_call", "_clients", "_companions", "_interrupted", "_job", "_make", "_meter")
+    __slots__ = ("_call", "_clients", "_companions", "_job", "_make", "_meter")
 
     def __init__(
         self,
@@ -62,7 +58,6 @@ class Batches:
         self._call: JobCall | None = None
         self._job: Job | None = None
         self._companions: list[Companion] = []
-        self._interrupted = False  # the consumer was cancelled while it iterated
 
     async def __aenter__(self) -> Self:
         if self._call is not None:
@@ -91,11 +86,7 @@ class Batches:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            await self.aclose()
-        except anyio.get_cancelled_exc_class():
-            if exc is None:  # asyncio's own cancellation does not replace the body's exception
-                raise
+        await leave(self.aclose, exc)
 
     def __aiter__(self) -> Self:
         return self
@@ -106,7 +97,7 @@ class Batches:
         except Exception:
             raise
         except BaseException:
-            self._interrupted = True
+            self._opened().interrupted = True
             raise
         if batch is None:
             raise StopAsyncIteration
@@ -165,19 +156,4 @@ class Batches:
         return f"<Batches: {call.label}, {'ended' if call.ended.is_set() else 'running'}>"
 
     def __del__(self) -> None:
-        call: JobCall | None = getattr(self, "_call", None)
-        if call is None or call.finished or call.aborted or call.ended.is_set():
-            return
-        # The collector runs in any thread and at any point: only ask the event loop to do it.
-        token: Any = call.group.token and call.group.token.native_token
-        schedule = getattr(token, "run_sync_soon", None) or token.call_soon_threadsafe
-        with suppress(RuntimeError):  # that loop is gone, and the job with it
-            schedule(partial(call.abort, "the job was dropped"))
-        # Last, because it can raise. A consumer that was cancelled had no chance to close.
-        if not self._interrupted:
-            warnings.warn(
-                f"{self!r} was dropped without being closed: use `async with`",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
+        drop(self, getattr(self, "_call", None), "job")
