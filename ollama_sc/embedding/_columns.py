@@ -6,8 +6,8 @@ none of them need be installed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol, cast, runtime_checkable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 from ollama_sc._errors import RequestError
 
@@ -29,6 +29,24 @@ class Frame(Protocol):
 
     def __getitem__(self, name: Any, /) -> Any:
         """Get a column."""
+
+
+class HasToList(Protocol):
+    """What is used of a numpy array or a pandas Series."""
+
+    def tolist(self) -> Any:
+        """Make a list."""
+
+
+class HasToPylist(Protocol):
+    """What is used of an array of pyarrow."""
+
+    def to_pylist(self) -> Any:
+        """Make a list."""
+
+
+# No plain Iterable: a mapping is one too, and type checkers have to tell them apart.
+Column: TypeAlias = Sequence[str] | Iterator[str] | HasToList | HasToPylist
 
 
 def texts_of(column: object, name: str) -> list[str]:

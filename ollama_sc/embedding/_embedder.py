@@ -20,7 +20,7 @@ from ollama_sc._client import AsyncClient
 from ollama_sc._errors import ClientClosedError, RequestError
 from ollama_sc._fields import EMBED_MANY_DEFAULTS, EmbedManyFields
 
-from ._columns import Frame, objects, texts_of
+from ._columns import Column, Frame, objects, texts_of
 from ._plan import plan
 from ._vectors import Vectors, need_numpy
 
@@ -109,12 +109,12 @@ class Embedder:
     # -- batches -----------------------------------------------------------------------------
 
     @overload
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]: ...  # pyright: ignore[reportOverlappingOverload] - it is the first
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]: ...
     @overload
     def __call__(self, batch: F) -> F: ...
     @overload
-    def __call__(self, batch: Iterable[Any]) -> Vectors: ...
-    def __call__(self, batch: Mapping[str, Any] | Frame | Iterable[Any]) -> Any:
+    def __call__(self, batch: Column) -> Vectors: ...
+    def __call__(self, batch: Mapping[str, Any] | Frame | Column) -> Any:
         """Turn a batch of texts into vectors: ``POST /v1/embeddings`` or ``/api/embed``.
 
         Args:
@@ -136,8 +136,7 @@ class Embedder:
             OllamaError: others, as iterating over `Batches` raises them.
         """
         if isinstance(batch, Mapping):
-            columns = cast("Mapping[str, Any]", batch)
-            return {**columns, self._output_column: self._column(columns, columns)}
+            return {**batch, self._output_column: self._column(batch, batch)}
         if isinstance(batch, Frame):
             vectors = self._column(batch, batch.columns)
             return batch.assign(**{self._output_column: objects(vectors)})
