@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -24,6 +25,7 @@ import dask.dataframe
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -38,6 +40,7 @@ from ollama_sc import (
     ResponseError,
 )
 from ollama_sc.embedding import Embedder, _embedder, _retries
+from ollama_sc.embedding._plan import plan
 from ollama_sc.embedding._servers import PROBE, Server
 from ollama_sc.testing import FakeOllama, Reply
 
@@ -324,12 +327,18 @@ def test_several_threads_call_at_once(server: Served, make: Callable[..., Embedd
 
 
 def test_the_number_in_flight_can_be_found(server: Served, make: Callable[..., Embedder]) -> None:
-    """Over many batches, between which there is nothing to do."""
+    """Over many batches; the time between them, in which there is nothing to do, does not count."""
     embed = make(server, batch_size=1, max_in_flight="auto")
-    for _ in range(30):
-        embed(texts(20))
+    embed(texts(20))
     (only,) = servers(embed)
     assert only.auto is not None
+    measurements = [only.auto._round]
+    for _ in range(3):
+        embed(texts(1))
+        measurements.append(only.auto._round)
+    assert len(set(measurements)) == 4  # each of them began afresh
+    for _ in range(30):
+        embed(texts(20))
     assert only.auto.found
 
 
@@ -400,14 +409,38 @@ def test_a_server_that_comes_back_is_waited_for(
         embed = make(first.url, attempts=1000)
         before = embed(texts(3))
         port = first.fake.port
-    outcome: list[Any] = []
-    caller = threading.Thread(target=lambda: outcome.append(embed(texts(3))))
-    caller.start()
-    wait_until(lambda: not servers(embed)[0].here)
-    with serving(port=port) as second:
-        caller.join()
-        assert np.array_equal(outcome[0], before)
-        assert second.warm_ups() == 1
+    asked = 0
+    warm_up = servers(embed)[0].warm_up
+
+    async def count() -> int:
+        nonlocal asked
+        asked += 1
+        return await warm_up()
+
+    servers(embed)[0].warm_up = count  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = [pool.submit(embed, texts(3))]
+        wait_until(lambda: not servers(embed)[0].here)
+        outcomes.append(pool.submit(embed, texts(3)))  # it has never seen the server
+        wait_until(lambda: asked > 20)
+        with serving(port=port) as second:
+            for outcome in outcomes:
+                assert np.array_equal(outcome.result(), before)
+            assert second.warm_ups() == 1
+
+
+@pytest.mark.anyio
+async def test_the_loss_of_a_server_reaches_all_jobs_that_use_it(fake: FakeOllama) -> None:
+    """Also those that found it ready before another one did."""
+    async with AsyncClient(fake.url) as client:
+        known = plan(MODEL, {}, 1).servers([client])
+        (only,) = known.all
+        known.welcome(only)
+        gone = only.gone
+        known.welcome(only)
+        known.lose(only, only_if_others=False)
+        assert gone.is_set()
+        assert not only.here
 
 
 def test_others_take_over_what_a_server_leaves(
@@ -576,6 +609,20 @@ def test_a_program_ends_without_closing_it(server: Served, backend: str) -> None
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_it_is_closed_when_a_program_ends(server: Served, backend: str) -> None:
+    """Its thread is gone before what was there first ends."""
+    program = """
+        import atexit
+        def check():
+            assert [thread.name for thread in threading.enumerate()] == ["MainThread"]
+        atexit.register(check)
+        embed(["a"])
+        assert threading.active_count() == 2
+    """
+    run_program(server, backend, program)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_program_ends_while_a_call_is_running(server: Served, backend: str) -> None:
     """A call in a daemon thread, which nobody waits for, is ended with the program."""
     server.fake.script(QUICK, Reply.default(), Reply.default(stall_at=0))
@@ -729,6 +776,20 @@ def test_dask_maps_the_partitions_of_a_frame(
     assert list(result["id"]) == list(range(200))
     assert server.warm_ups() == 1
     assert np.array_equal(np.stack(list(result["embedding"])), expected(server, texts(200)))
+
+
+def test_dask_writes_what_comes_out(
+    server: Served, make: Callable[..., Embedder], tmp_path: Path
+) -> None:
+    """Vectors become lists of float32 in Parquet, as the README has it."""
+    pd.DataFrame({"body": texts(20)}).to_parquet(tmp_path / "corpus.parquet")
+    rows = dask.dataframe.read_parquet(tmp_path / "corpus.parquet")
+    embed = make(server, text_column="body")
+    embedded = rows.map_partitions(embed, meta={**rows.dtypes, "embedding": object})
+    embedded.to_parquet(tmp_path / "vectors", schema=None)
+    written = pq.read_table(tmp_path / "vectors")["embedding"]
+    assert written.type == pa.list_(pa.float32())
+    assert np.array_equal(np.stack(written.to_numpy()), expected(server, texts(20)))
 
 
 def test_dask_maps_the_partitions_of_a_bag(server: Served, make: Callable[..., Embedder]) -> None:

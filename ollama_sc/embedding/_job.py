@@ -101,10 +101,7 @@ class Job:
                 connect_attempts=lambda: float("inf") if self._servers.known else _FIRST_ATTEMPTS,
             )
             try:
-                if server.here:  # an earlier job has asked it
-                    dimensions = server.dimensions
-                else:
-                    dimensions = await self._retries(warm_up, policy)
+                dimensions = await self._retries(warm_up, policy)
             except Exception as error:
                 self._servers.name(server, error)
                 self._given_up.add(server)

@@ -18,7 +18,6 @@ import anyio
 from anyio.from_thread import BlockingPortal
 from anyio.lowlevel import current_token
 
-from ollama_sc._calls import _operation
 from ollama_sc._client import AsyncClient
 from ollama_sc._errors import AbortError, ClientClosedError, OllamaError, RequestError
 
@@ -142,7 +141,6 @@ class Worker:
 
     async def _embed(self, call: _Call, texts: Sequence[str]) -> Vectors:
         assert self._servers is not None
-        _operation.set(None)  # the calling thread may be in the middle of one, in another loop
         if not self._calls:
             self._servers.held_back()  # there was nothing to do
         self._calls += 1
@@ -203,6 +201,8 @@ class LastingServers(Servers):
 
     async def warm_up(self, server: Server) -> int:
         """See `Servers.warm_up`; whoever asks meanwhile gets the same outcome."""
+        if server.here:  # an earlier job has seen to it, or another one just now
+            return server.dimensions
         warming = self._warming.get(server)
         if warming is None:
             warming = self._warming[server] = _WarmUp()
@@ -220,7 +220,6 @@ class LastingServers(Servers):
             await warming.ended.wait()
 
     async def _warm_up(self, server: Server, warming: _WarmUp) -> None:
-        _operation.set(None)  # it is no part of the job that began it
         try:
             with warming.scope:
                 await server.warm_up()

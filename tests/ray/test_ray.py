@@ -116,12 +116,9 @@ def test_two_actors_embed_a_corpus_although_a_server_is_killed(batch_format: str
             for batch in embedded.iter_batches(batch_format="numpy", batch_size=2000):
                 whole[batch["id"]] = np.stack(list(batch["embedding"]))
             before = killed.result()
-        # Two actors have warmed each of them up. It was in use, and there was much to do still.
+        # Both were in use, and there was much to do still.
         assert min(before) > 10
         assert sum(before) * 64 < COUNT / 2
-        # What a server was killed with was asked for again, and the model was not warmed up by each batch.
-        requests_of_batches = -(-COUNT // 64)
-        assert stays.counts()[0] > requests_of_batches / 2
         assert np.array_equal(whole, plain(stays, TEXTS))
 
 
