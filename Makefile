@@ -3,7 +3,7 @@
 #
 #   make demo    the main job, against your Ollama server or the bundled fake one
 #   make test    the tests
-#   make soak    a minute of cancels, aborts and faults at random on each event loop
+#   make soak    a minute of cancels, aborts and faults at random, and five million texts, on each loop
 #   make test-ray   the tests with Ray Data, in an environment of its own (600 MB)
 #   make check   ruff, mypy and basedpyright
 #   make bench   CPU time beside other clients', in one run; writes docs/bench.md
@@ -38,8 +38,9 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 soak: $(STAMP)
-	@echo "==> A minute of cancels, aborts and faults at random, on trio and on asyncio"
-	@SOAK_SECONDS=$${SOAK_SECONDS:-60} $(BIN)/python -m pytest tests/test_soak.py -rP -n 2 $(ARGS)
+	@echo "==> A minute of cancels, aborts and faults at random, then five million texts, on trio and on asyncio"
+	@SOAK_SECONDS=$${SOAK_SECONDS:-60} SOAK_TEXTS=$${SOAK_TEXTS:-5_000_000} \
+		$(BIN)/python -m pytest tests/test_soak.py tests/test_soak_embedding.py -rP -n 2 $(ARGS)
 
 test-ray: $(RAY)/.ollama-sc-ready
 	@echo "==> Running the tests with Ray Data: two actors, two servers, one of them killed"
