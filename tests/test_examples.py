@@ -339,6 +339,16 @@ async def test_embed_many_shows_what_jobs_can_do(backend: str) -> None:
     assert sorted(sizes[1:]) == [40, *[64] * 15]
 
 
+async def test_embedder_embeds_batches_in_threads(backend: str) -> None:
+    """Each batch comes back with its vectors; the model is warmed up once."""
+    async with server() as fake:
+        lines = await run("embedder.py", backend, fake)
+    assert lines == [f"{start} id text embedding (250, 768)" for start in range(0, 2000, 250)]
+    sizes = [len(request.json["input"]) for request in fake.requests]
+    assert sorted(sizes) == [1, *[58] * 8, *[64] * 24]
+    assert fake.peak_in_flight <= 8
+
+
 async def test_embed_batches_embeds_all_with_several_in_flight(backend: str) -> None:
     """A thousand texts make a thousand vectors, and several requests run at the same time."""
     async with server(dimensions=64) as fake:

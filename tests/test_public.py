@@ -212,6 +212,7 @@ WATCHED_IMPORT = """
     assert "socket.__new__" in events  # the hook sees what it is for
     events.clear()
 
+    sys.modules["click"] = None  # with it and rich, httpx imports its own command
     import ollama_sc
 
     found = {

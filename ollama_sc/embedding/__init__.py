@@ -1,6 +1,7 @@
 """Many texts into vectors: one job of many requests, on one server or several.
 
-``client.embed_many`` is a job on one client; `embed_many` here is the same on several.
+``client.embed_many`` is a job on one client; `embed_many` here is the same on several. `Embedder`
+is for engines that have workers of their own: each batch that it is called with is a job.
 
 How a job lives:
 
@@ -26,7 +27,8 @@ server, in `_servers`; a request, in `_retries`; a text, in `_job`; the consumer
 
 from ._batches import Batches
 from ._delivery import Batch
+from ._embedder import Embedder
 from ._entry import embed_array, embed_many
 from ._progress import Progress
 
-__all__ = ["Batch", "Batches", "Progress", "embed_array", "embed_many"]
+__all__ = ["Batch", "Batches", "Embedder", "Progress", "embed_array", "embed_many"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ollama_sc import _request
@@ -10,18 +11,16 @@ from ollama_sc._base import Calls
 from ollama_sc._errors import RequestError
 from ollama_sc._fields import EMBED_MANY_DEFAULTS, EmbedManyFields
 from ollama_sc._groups import CallGroup
-from ollama_sc._timeouts import Timeouts
 
 from . import _vectors
 from ._batches import Batches
 from ._delivery import JobCall
 from ._job import Job
+from ._plan import Plan, plan
 from ._progress import Meter
-from ._servers import Server, Servers
-from ._settings import split
+from ._servers import Servers
 from ._source import Source, Texts
 from ._vectors import Vectors
-from ._wire import ways
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -71,27 +70,35 @@ def job(
     """
     if not clients or not all(isinstance(client, Calls) for client in clients):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise RequestError("clients must be a list of one AsyncClient or more")
-    settings, request_fields = split(fields)
-    limits = settings.in_flight(len(clients))
-    ways_to_ask = ways(model, request_fields)
-    timeout = request_fields.get("timeout")
-    if timeout is not None:
-        Timeouts.of(timeout)
+    checked = plan(model, fields, len(clients))
+    return job_of(checked, clients, texts, partial(checked.servers, clients), in_order=in_order)
+
+
+def job_of(
+    plan: Plan,
+    clients: Sequence[Calls],
+    texts: Texts,
+    servers: Callable[[], Servers],
+    *,
+    in_order: bool = True,
+) -> Batches:
+    """A job that has not begun, of arguments that were checked.
+
+    Args:
+        plan: them.
+        clients: that it is an operation of.
+        texts: as in `embed_many`.
+        servers: called in the event loop, where the job begins.
+        in_order: whether batches can have to wait for those in front of them.
+    """
+    settings = plan.settings
     _vectors.has_numpy()  # imported now, not in the middle of the work
     source = Source(texts, settings.batch_size, settings.batch_chars)
     meter = Meter(source.total)
 
     def make(group: CallGroup) -> tuple[JobCall, Job]:
-        servers = Servers(
-            [
-                Server(client, limit, ways_to_ask, timeout)
-                for client, limit in zip(clients, limits, strict=True)
-            ]
-        )
-        call = JobCall(
-            group, f"embed_many, model {model!r:.100}", ordered=in_order and settings.ordered
-        )
-        return call, Job(call, servers, source, settings, meter)
+        call = JobCall(group, plan.label, ordered=in_order and settings.ordered)
+        return call, Job(call, servers(), source, settings, meter)
 
     return Batches(clients, meter, make)
 
@@ -105,10 +112,15 @@ async def array_of(
         RequestError: an argument cannot be right, or numpy is not installed.
     """
     _vectors.need_numpy()
-    import numpy as np  # noqa: PLC0415
+    return await gathered(job(clients, model, texts, fields, in_order=False))
+
+
+async def gathered(job: Batches) -> Vectors:
+    """The vectors of a job in the order of its texts, whatever that of its batches."""
+    import numpy as np  # noqa: PLC0415 - whoever wants one array has it
 
     count = 0
-    async with job(clients, model, texts, fields, in_order=False) as batches:
+    async with job as batches:
         total = batches.progress.total or 0
         whole = np.empty((total, batches.dimensions), np.float32)
         async for batch in batches:

@@ -49,6 +49,7 @@ class Job:
         self._begun = self._done = 0  # batches
         self._read_all = False
         self._failure: Exception | None = None
+        self._given_up: set[Server] = set()  # they have failed for longer than they may
         self._scope: anyio.CancelScope | None = None
 
     @property
@@ -92,21 +93,23 @@ class Job:
 
     async def _keep(self, server: Server) -> None:
         """See to it that requests go to a server while it answers, and only then."""
+        warm_up = partial(self._servers.warm_up, server)
         while True:
             policy = Policy(
                 timeout=self._settings.retry_timeout,
                 again_on_500=True,
-                connect_attempts=lambda: float("inf") if self._began else _FIRST_ATTEMPTS,
+                connect_attempts=lambda: float("inf") if self._servers.known else _FIRST_ATTEMPTS,
             )
             try:
-                dimensions = await self._retries(server.warm_up, policy)
+                dimensions = await self._retries(warm_up, policy)
             except Exception as error:
                 self._servers.name(server, error)
-                server.error = error
-                if not can_pass(error) or all(other.error for other in self._servers.all):
+                self._given_up.add(server)
+                if not can_pass(error) or len(self._given_up) == len(self._servers.all):
                     raise
                 await anyio.sleep(_retries.LONGEST_WAIT)
                 continue
+            self._given_up.discard(server)
             if self._began and dimensions != self._call.dimensions:
                 other = ProtocolError(
                     f"a server's vectors have {dimensions} dimensions, "

@@ -23,7 +23,7 @@ _NO_SUCH_ADDRESS = (404, 405)
 
 
 class Server:
-    """A client, and what the job knows of the server behind it."""
+    """A client, and what is known of the server behind it."""
 
     def __init__(self, client: Calls, limit: InFlight, ways: Sequence[Way], timeout: Any) -> None:
         self.client = client
@@ -31,7 +31,7 @@ class Server:
         self.in_flight = 0
         self.here = False  # it has answered, and no connection broke since then
         self.gone = anyio.Event()  # the end of that
-        self.error: Exception | None = None  # what it failed with for longer than it may
+        self.dimensions = 0  # how long its vectors are; zero until it has answered
         self._limit = 0 if limit == "auto" else limit
         self._ways = list(ways)  # the first one is taken
         self._fields = {"timeout": timeout}
@@ -66,6 +66,7 @@ class Server:
         check_rows(rows, 1, dimensions, way.label)
         if not_finite(vectors(rows, dimensions)):
             raise ProtocolError("the vector is not finite", request=way.label)
+        self.dimensions = dimensions
         return dimensions
 
     async def _ask(self, texts: list[str]) -> tuple[Way, list[Row]]:
@@ -108,6 +109,15 @@ class Servers:
     def capacity(self) -> int:
         """How many requests may be in flight."""
         return sum(server.limit for server in self.all)
+
+    @property
+    def known(self) -> bool:
+        """Whether any of them has ever answered."""
+        return any(server.dimensions for server in self.all)
+
+    async def warm_up(self, server: Server) -> int:
+        """See to it that a server is ready; how long its vectors are. See `Server.warm_up`."""
+        return await server.warm_up()
 
     def any_here(self, *, but: Server | None = None) -> bool:
         """Whether a request could be sent to anybody, or anybody else."""
@@ -156,10 +166,10 @@ class Servers:
 
     def welcome(self, server: Server) -> None:
         """It answers: requests may go there."""
-        server.error = None
-        server.here = True
-        server.gone = anyio.Event()
-        self.notify()
+        if not server.here:
+            server.here = True
+            server.gone = anyio.Event()
+            self.notify()
 
     def lose(self, server: Server, *, only_if_others: bool) -> None:
         """It may be gone: no request goes there until it has answered again."""

@@ -1,13 +1,15 @@
 """Driven by type checkers alone: embedding jobs."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from typing_extensions import Unpack, assert_type
 
 from ollama_sc import AsyncClient, EmbedManyFields, Group, Timeouts
-from ollama_sc.embedding import Batch, Batches, Progress, embed_array, embed_many
+from ollama_sc.embedding import Batch, Batches, Embedder, Progress, embed_array, embed_many
 
 Matrix = NDArray[np.float32]
 
@@ -64,6 +66,35 @@ def every_field(client: AsyncClient, **fields: Unpack[EmbedManyFields]) -> Batch
     )
     client.embed_many("m", ["a"], max_in_flight=[4, "auto"], on_progress=print)
     return client.embed_many("m", ["a"], **fields)
+
+
+class Frame:
+    """As pandas has it."""
+
+    columns: list[str]
+
+    def assign(self, **columns: object) -> "Frame":
+        raise NotImplementedError
+
+    def __getitem__(self, name: str) -> object:
+        raise NotImplementedError
+
+
+def embedders(
+    columns: Mapping[str, Any], frame: Frame, array: NDArray[Any], **fields: Unpack[EmbedManyFields]
+) -> None:
+    embed = Embedder("m", ["a", "b"], text_column="body", max_in_flight=[4, "auto"])
+    assert_type(embed(columns), dict[str, Any])
+    assert_type(embed(frame), Frame)
+    assert_type(embed(["a"]), Matrix)
+    assert_type(embed(array), Matrix)
+    assert_type(embed(line.strip() for line in ("a", "b")), Matrix)
+    assert_type(embed(pa.array(["a"])), Matrix)
+    with Embedder("m", backend="trio", client_options={"timeout": 5}, **fields) as entered:
+        assert_type(entered, Embedder)
+    Embedder("m", "host", backend="curio")  # type: ignore[arg-type]
+    Embedder("m", prompt="a")  # type: ignore[call-arg]
+    embed(5)  # type: ignore[call-overload]
 
 
 async def wrong(client: AsyncClient) -> None:
