@@ -66,3 +66,25 @@ async def test_what_ends_the_program_closes_the_client_at_once(
                     async for _ in batches:
                         pass
         await fake.wait_all_closed()
+
+
+# -- arguments ---------------------------------------------------------------------------------------
+
+
+async def test_clients_that_are_no_list_are_refused(fake: FakeOllama) -> None:
+    """A single client, or an iterator of some, draws the same clear error as an empty list."""
+    async with AsyncClient(fake.url) as client:
+        for clients in (client, iter([client]), {client}, None, []):
+            with pytest.raises(RequestError, match="clients must be a list"):
+                embed_many(clients=clients, model=MODEL, texts=["a"])  # type: ignore[arg-type]
+
+
+async def test_an_on_progress_that_would_have_to_be_awaited_is_refused(fake: FakeOllama) -> None:
+    """A coroutine function draws an error before any I/O: its coroutines would be dropped."""
+
+    async def on_progress(_: object) -> None: ...
+
+    async with AsyncClient(fake.url) as client:
+        with pytest.raises(RequestError, match="plain function"):
+            client.embed_many(MODEL, ["a"], on_progress=on_progress)
+    assert not fake.requests
