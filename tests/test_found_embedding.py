@@ -88,3 +88,40 @@ async def test_an_on_progress_that_would_have_to_be_awaited_is_refused(fake: Fak
         with pytest.raises(RequestError, match="plain function"):
             client.embed_many(MODEL, ["a"], on_progress=on_progress)
     assert not fake.requests
+
+
+# -- servers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_a_server_that_can_take_nothing_leaves_its_batches_to_the_others(
+    fake: FakeOllama, status: int
+) -> None:
+    """Batches that a server refuses for now go to one that takes them, and do not use up their tries."""
+    async with FakeOllama(embed_seconds=0.01) as other, AsyncClient(fake.url) as one:
+        async with AsyncClient(other.url) as two:
+            async with embed_many(
+                clients=[one, two], model=MODEL, texts=texts(200), batch_size=2, attempts=3
+            ) as batches:
+                fake.always(QUICK, Reply.error(status, "not now"))
+                count = sum([len(batch) async for batch in batches])
+        assert is_quiet(one)
+    assert count == 200
+
+
+async def test_a_server_is_not_asked_before_the_time_that_it_said(fake: FakeOllama) -> None:
+    """While others take the batches, nothing goes to a server in the time of its Retry-After."""
+    busy = Reply.error(429, "slow down", headers={"Retry-After": "3600"})
+    async with FakeOllama(embed_seconds=0.002) as other, AsyncClient(fake.url) as one:
+        async with (
+            AsyncClient(other.url) as two,
+            embed_many(
+                clients=[one, two], model=MODEL, texts=texts(200), batch_size=2, max_in_flight=1
+            ) as batches,
+        ):
+            fake.always(QUICK, busy)
+            fake.always("/api/embed", busy)
+            before = len(fake.requests)
+            count = sum([len(batch) async for batch in batches])
+    assert count == 200
+    assert len(fake.requests) <= before + 2  # one may have been on its way

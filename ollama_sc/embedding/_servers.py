@@ -31,6 +31,7 @@ class Server:
         self.in_flight = 0
         self.here = False  # it has answered, and no connection broke since then
         self.gone = anyio.Event()  # the end of that
+        self.lost_to: Exception | None = None  # what showed that
         self.error: Exception | None = None  # what it failed with for longer than it may
         self._limit = 0 if limit == "auto" else limit
         self._ways = list(ways)  # the first one is taken
@@ -161,12 +162,13 @@ class Servers:
         server.gone = anyio.Event()
         self.notify()
 
-    def lose(self, server: Server, *, only_if_others: bool) -> None:
-        """It may be gone: no request goes there until it has answered again."""
+    def lose(self, server: Server, error: Exception, *, only_if_others: bool) -> None:
+        """It may be gone, or busy: no request goes there until it has answered again."""
         if only_if_others and not self.any_here(but=server):
             return
         if server.here:
             server.here = False
+            server.lost_to = error
             server.gone.set()
 
     def name(self, server: Server, error: Exception) -> None:
