@@ -152,18 +152,26 @@ class TaskOwner:
     ) -> Callable[[], Awaitable[object]]:
         """Start a task that cleans up; what waits for its end."""
         ended = anyio.Event()
+        done = False
 
         async def run() -> None:
+            nonlocal done
             try:
                 await clean_up()
+                done = True
             finally:
                 ended.set()
 
+        async def wait() -> None:
+            await ended.wait()
+            if not done:  # a group that is about to die cancels it, maybe before its first step
+                await clean_up()
+
         try:
-            self.start(run, name="ollama_sc closing")
+            self.start(run, name="ollama_sc closing", ended=lambda _: ended.set())
         except RuntimeError:  # asyncio's group has died: then it is no task of its own
             return clean_up
-        return ended.wait
+        return wait
 
 
 def _root(group: BaseExceptionGroup[BaseException]) -> BaseException:

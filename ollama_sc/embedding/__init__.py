@@ -9,7 +9,8 @@ How a job lives:
   and starts the requests, all of them parts of it. Aborting or closing any of its clients ends it.
 * It asks each server for one text first. That loads the model, tells how long vectors are, and
   whether the server knows the quicker of the two ways to ask. A server is *away* until that has
-  succeeded, and again from when a connection to it breaks until it has succeeded once more.
+  succeeded, and again from when a connection to it breaks until it has succeeded once more. Where
+  there are others, so is one that is too busy or too slow, for as long as it asks for.
 * Its task reads a batch of texts, waits until the consumer is near enough, waits for a place at a
   server that is not away, and starts a task for the batch; then it reads the next. So it holds one
   batch more than those that are in flight or wait for the consumer, which are at most twice the

@@ -34,9 +34,10 @@ def embed_many(
 
     As `AsyncClient.embed_many`, with these differences. Each server is reached through a client of
     its own, with its own headers, and has its own number of requests in flight. A server that
-    cannot be reached has its batches taken over by the others, and is tried again later; where that
-    is true of all of them for longer than trying again is allowed, the job ends. Aborting or
-    closing any of the clients ends the job. All servers must have the same model.
+    cannot be reached, or is too busy or too slow, has its batches taken over by the others, and is
+    tried again later; where that is true of all of them for longer than trying again is allowed,
+    the job ends. Aborting or closing any of the clients ends the job. All servers must have the
+    same model.
 
     Args:
         clients: `AsyncClient` or `Group` objects, all open in this event loop.
@@ -68,7 +69,11 @@ def job(
     Raises:
         RequestError: an argument cannot be right.
     """
-    if not clients or not all(isinstance(client, Calls) for client in clients):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not (
+        isinstance(clients, Sequence)  # pyright: ignore[reportUnnecessaryIsInstance]
+        and clients
+        and all(isinstance(client, Calls) for client in clients)  # pyright: ignore[reportUnnecessaryIsInstance]
+    ):
         raise RequestError("clients must be a list of one AsyncClient or more")
     checked = plan(model, fields, len(clients))
     return job_of(checked, clients, texts, partial(checked.servers, clients), in_order=in_order)

@@ -13,7 +13,6 @@ from ollama_sc._errors import (
     ConnectError,
     EmbedError,
     ProtocolError,
-    RequestTimeout,
     ResponseError,
 )
 
@@ -122,6 +121,15 @@ class Job:
             self._call.open(dimensions)
             self._servers.welcome(server)
             await server.gone.wait()
+            await self._leave_alone(server)
+
+    async def _leave_alone(self, server: Server) -> None:
+        """Give a server that is busy the time that it asks for."""
+        rest = server.rest_until - anyio.current_time()
+        timeout = self._settings.retry_timeout
+        if timeout is not None and rest > timeout:
+            self._given_up.add(server)
+        await anyio.sleep(max(0.0, rest))
 
     @property
     def _began(self) -> bool:
@@ -254,11 +262,12 @@ class Job:
             except Exception as error:
                 failed = here.server
                 self._servers.name(here.server, error)
-                if isinstance(error, ConnectError | RequestTimeout):
+                if can_pass(error):
                     self._servers.lose(
                         here.server,
-                        # Taking too long is no sign of a server's end while there is no other.
-                        only_if_others=isinstance(error, RequestTimeout),
+                        error,
+                        # To be slow or busy is no sign of a server's end while there is no other.
+                        only_if_others=not isinstance(error, ConnectError),
                     )
                 raise
             else:

@@ -32,6 +32,14 @@ def can_pass(error: Exception) -> bool:
     return isinstance(error, ConnectError | RequestTimeout)
 
 
+def rest_after(error: Exception) -> float:
+    """How many seconds a server is left alone after a failure, while others take its requests."""
+    if not isinstance(error, ResponseError):
+        return 0.0
+    after = error.retry_after if isinstance(error, RateLimitError) else None
+    return (FIRST_WAIT if after is None else after) + random.uniform(0, JITTER)  # noqa: S311
+
+
 @cache
 def has_stamina() -> bool:
     """Whether stamina is installed; imports it."""
@@ -69,16 +77,16 @@ class Policy:
 
     def __call__(self, error: Exception) -> bool | float:
         """Whether to try again, or after how many seconds."""
+        if isinstance(error, ConnectError):
+            self._connects += 1
+            if self._connects >= self._connect_attempts():
+                return False
+        if can_pass(error) and self._elsewhere():
+            return 0.0
         if isinstance(error, RateLimitError) and error.retry_after is not None:
             if self._timeout is not None and error.retry_after > self._timeout:
                 return False
             return error.retry_after + random.uniform(0, JITTER)  # noqa: S311 - no secret
-        if isinstance(error, ConnectError | RequestTimeout):
-            if isinstance(error, ConnectError):
-                self._connects += 1
-                if self._connects >= self._connect_attempts():
-                    return False
-            return 0.0 if self._elsewhere() else True
         if isinstance(error, ResponseError) and error.status_code == _SERVER_ERROR:
             once, self._again_on_500 = self._again_on_500, False
             return once

@@ -12,6 +12,7 @@ from ollama_sc._base import Calls
 from ollama_sc._errors import OllamaError, ProtocolError, ResponseError
 
 from ._auto import Auto
+from ._retries import rest_after
 from ._settings import InFlight
 from ._vectors import not_finite, vectors
 from ._wire import VALUE_BYTES, NoBase64Error, Row, Way, check_rows
@@ -31,6 +32,7 @@ class Server:
         self.in_flight = 0
         self.here = False  # it has answered, and no connection broke since then
         self.gone = anyio.Event()  # the end of that
+        self.rest_until = 0.0  # on the event loop's clock: it was busy, and is left alone
         self.dimensions = 0  # how long its vectors are; zero until it has answered
         self._limit = 0 if limit == "auto" else limit
         self._ways = list(ways)  # the first one is taken
@@ -171,12 +173,13 @@ class Servers:
             server.gone = anyio.Event()
             self.notify()
 
-    def lose(self, server: Server, *, only_if_others: bool) -> None:
-        """It may be gone: no request goes there until it has answered again."""
+    def lose(self, server: Server, error: Exception, *, only_if_others: bool) -> None:
+        """It may be gone, or busy: no request goes there until it has answered again."""
         if only_if_others and not self.any_here(but=server):
             return
         if server.here:
             server.here = False
+            server.rest_until = anyio.current_time() + rest_after(error)
             server.gone.set()
 
     def name(self, server: Server, error: Exception) -> None:

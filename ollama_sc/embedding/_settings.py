@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 import msgspec
@@ -47,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             raise RequestError(f"on_error must be 'raise' or 'skip', not {self.on_error!r:.80}")
         if self.on_progress is not None and not callable(self.on_progress):
             raise RequestError(f"on_progress must be a function, not {self.on_progress!r:.80}")
+        if iscoroutinefunction(self.on_progress):
+            raise RequestError("on_progress must be a plain function: nothing awaits it")
         if self.attempts > 1 and not has_stamina():
             raise RequestError(
                 "a job tries again with stamina, which is not installed: pip install "
