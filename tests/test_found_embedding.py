@@ -13,7 +13,7 @@ import anyio
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from cli_support import COMMAND, MODEL, embed, environment, table
+from cli_support import COMMAND, MODEL, embed, environment, failures, table
 from conftest import is_quiet
 
 from ollama_sc import AsyncClient, RequestError
@@ -93,18 +93,28 @@ async def test_an_on_progress_that_would_have_to_be_awaited_is_refused(fake: Fak
 # -- servers -----------------------------------------------------------------------------------------
 
 
+async def both_at_work(fakes: list[FakeOllama]) -> None:
+    """Wait until every server has had its warm-up and a batch."""
+    for fake in fakes:
+        await fake.wait_for_requests(2)
+
+
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 async def test_a_server_that_can_take_nothing_leaves_its_batches_to_the_others(
     fake: FakeOllama, status: int
 ) -> None:
-    """Batches that a server refuses for now go to one that takes them, and do not use up their tries."""
-    async with FakeOllama(embed_seconds=0.01) as other, AsyncClient(fake.url) as one:
-        async with AsyncClient(other.url) as two:
-            async with embed_many(
-                clients=[one, two], model=MODEL, texts=texts(200), batch_size=2, attempts=3
-            ) as batches:
-                fake.always(QUICK, Reply.error(status, "not now"))
-                count = sum([len(batch) async for batch in batches])
+    """Batches that a server refuses for now go to one that takes them, within their tries."""
+    async with (
+        FakeOllama(embed_seconds=0.01) as other,
+        AsyncClient(fake.url) as one,
+        AsyncClient(other.url) as two,
+    ):
+        async with embed_many(
+            clients=[one, two], model=MODEL, texts=texts(200), batch_size=2, attempts=3
+        ) as batches:
+            await both_at_work([fake, other])
+            fake.always(QUICK, Reply.error(status, "not now"))
+            count = sum([len(batch) async for batch in batches])
         assert is_quiet(one)
     assert count == 200
 
@@ -112,20 +122,96 @@ async def test_a_server_that_can_take_nothing_leaves_its_batches_to_the_others(
 async def test_a_server_is_not_asked_before_the_time_that_it_said(fake: FakeOllama) -> None:
     """While others take the batches, nothing goes to a server in the time of its Retry-After."""
     busy = Reply.error(429, "slow down", headers={"Retry-After": "3600"})
-    async with FakeOllama(embed_seconds=0.002) as other, AsyncClient(fake.url) as one:
-        async with (
-            AsyncClient(other.url) as two,
-            embed_many(
-                clients=[one, two], model=MODEL, texts=texts(200), batch_size=2, max_in_flight=1
-            ) as batches,
-        ):
-            assert batches._job is not None
-            with anyio.fail_after(5):  # the other one can still be warming up
-                while not all(server.here for server in batches._job._servers.all):
-                    await anyio.sleep(0.001)
-            fake.always(QUICK, busy)
-            fake.always("/api/embed", busy)
-            before = len(fake.requests)
-            count = sum([len(batch) async for batch in batches])
+    async with (
+        FakeOllama() as other,
+        AsyncClient(fake.url) as one,
+        AsyncClient(other.url) as two,
+        embed_many(
+            clients=[one, two], model=MODEL, texts=texts(200), batch_size=2, max_in_flight=1
+        ) as batches,
+    ):
+        await both_at_work([fake, other])
+        fake.always(QUICK, busy)
+        before = len(fake.requests)
+        count = sum([len(batch) async for batch in batches])
     assert count == 200
-    assert len(fake.requests) <= before + 2  # one may have been on its way
+    assert len(fake.requests) <= before + 1
+
+
+# -- the command -------------------------------------------------------------------------------------
+
+
+def test_a_closed_standard_input_is_refused(tmp_path: Path) -> None:
+    """`-` without a standard input draws a message and status 2, not a traceback."""
+    done = subprocess.run(
+        [*COMMAND, "embed", "-", "-m", MODEL, "-o", str(tmp_path / "out")],
+        env=environment(),
+        preexec_fn=lambda: os.close(0),  # noqa: PLW1509
+        stdin=None,
+        capture_output=True,
+        check=False,
+        timeout=50,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (2, "ollama-sc: standard input is closed\n")
+
+
+def test_a_mistake_of_the_command_is_not_taken_for_a_job_that_is_done() -> None:
+    """A traceback comes with status 3: 1 says that the job is done."""
+    code = (
+        "import sys; from ollama_sc.cli import main, _app\n"
+        "_app.run = lambda arguments: 1 / 0\n"
+        "sys.exit(main([]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, timeout=50, text=True
+    )
+    assert done.returncode == 3
+    assert "ZeroDivisionError" in done.stderr
+
+
+async def test_the_command_says_why_it_tries_again(fake: FakeOllama, tmp_path: Path) -> None:
+    """A request that is tried again is told of with its reason, and nothing else is printed."""
+    fake.script(QUICK, Reply.busy(), Reply.busy())
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    arguments = [
+        *COMMAND,
+        "embed",
+        str(tmp_path / "a.jsonl"),
+        "-m",
+        MODEL,
+        "-o",
+        str(tmp_path / "o"),
+    ]
+    done = await anyio.run_process(arguments, env=environment(OLLAMA_HOST=fake.url), check=False)
+    first, *rest = done.stderr.decode().splitlines()
+    assert done.returncode == 0
+    assert first.startswith("Trying again: ")
+    assert "503" in first
+    assert [line.split(":")[0] for line in rest] == ["Done", "This run"]
+    assert done.stdout == b""
+
+
+async def test_a_key_that_no_row_has_is_refused(fake: FakeOllama, tmp_path: Path) -> None:
+    """A wrong `--key` ends the job as a wrong `--field` does, before every row has failed for it."""
+    corpus = tmp_path / "a.jsonl"
+    corpus.write_text("".join(json.dumps({"id": n, "text": "x"}) + "\n" for n in range(1500)))
+    status, said = await embed(fake, corpus, tmp_path / "long", key="idd")
+    assert status == 2
+    assert 'none of the first 1,000 rows has a field "idd": see --key' in said.text
+    corpus.write_text('{"id": 1, "text": "x"}\n')
+    status, said = await embed(fake, corpus, tmp_path / "short", key="idd")
+    assert status == 2
+    assert 'no key "idd" (it has: id, text)' in said.text
+
+
+async def test_parquet_with_views_of_text_is_text(fake: FakeOllama, tmp_path: Path) -> None:
+    """Columns of the type string_view, as newer writers leave them, are read as text and keys."""
+    views = pa.array([b"a", None, b"c", b"\xff"], pa.binary_view()).view(pa.string_view())
+    keys = pa.array(["k", "l", None, "n"], pa.string_view())
+    pq.write_table(pa.table({"text": views, "id": keys}), tmp_path / "a.parquet")
+    status, _ = await embed(fake, tmp_path / "a.parquet", tmp_path / "out", key="id")
+    assert status == 1
+    assert table(tmp_path / "out")["id"].to_pylist() == ["k", "l", None, "n"]
+    reasons = [failure["reason"] for failure in failures(tmp_path / "out")]
+    assert reasons == ['"text" is null', '"text" is not UTF-8']

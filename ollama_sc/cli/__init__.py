@@ -7,11 +7,12 @@ Nothing else in this library may import it.
 
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.util import find_spec
 
 _NEEDED = ("cyclopts", "rich", "numpy", "pyarrow", "stamina")  # the extra `cli`
-_REFUSED = 2
+_REFUSED, _STOPPED = 2, 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:  # before anything was open
         return 128 + signal.SIGINT
+    except Exception:  # noqa: BLE001 - a mistake of this program; Python's own status is 1
+        traceback.print_exc()
+        return _STOPPED
 
 
 def _refuse(text: str) -> int:

@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console
 
 from ollama_sc._version import __version__
+from ollama_sc.cli._again import told
 from ollama_sc.cli._errors import Refused
 from ollama_sc.cli._inputs import STANDARD_INPUT
 from ollama_sc.cli._job import Options
@@ -185,7 +186,7 @@ def embed(
         shard_rows=shard_rows,
         command=shlex.join(["ollama-sc", *sys.argv[1:]]),
     )
-    with reporter() as shown:
+    with reporter() as shown, told(shown):
         return anyio.run(partial(run_job, options, shown), backend=backend or _default_backend())
 
 

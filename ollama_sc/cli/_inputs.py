@@ -4,6 +4,7 @@ import glob
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,8 @@ def find(names: Sequence[str], wanted: Format | None) -> tuple[list[Path | None]
     paths = [path for name in names for path in _expand(name)]
     if None in paths and len(paths) > 1:
         raise Refused("standard input (-) cannot be read together with other inputs")
+    if None in paths and sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise Refused("standard input is closed")
     for path in paths:
         if path is not None and path.is_dir():
             raise Refused(f"{path} is a folder: name its files, such as '{path}/*.jsonl'")

@@ -32,7 +32,10 @@ class JsonLines:
         self._field = field
         self._key = key
         self._key_type = key_type if key is not None else pa.int64()
-        self._found_field = going_on
+        # What no row had so far, and the option that says it.
+        self._sought: dict[str, str] = {}
+        if not going_on:
+            self._sought = {field: "--field"} if key is None else {key: "--key", field: "--field"}
         self._rows = 0  # that were read in vain
         self._first_problem = ""
 
@@ -50,19 +53,17 @@ class JsonLines:
         """Fill in a row.
 
         Raises:
-            Refused: the first rows of all lack the field.
+            Refused: the first rows of all lack the field, or the key.
         """
         fields, problem = _object(line)
         text = fields.get(self._field, _UNSET)
         problem = problem or self._text_problem(text)
-        if text is not _UNSET:
-            self._found_field = True
-        elif not self._found_field:
-            self._miss_field(f"{row.where}: {problem}", fields)
         key: Key = row.number
         if self._key is not None:
             key, key_problem = self._checked_key(fields.get(self._key, _UNSET))
             problem = problem or key_problem
+        if self._sought:
+            self._seek(fields, f"{row.where}: {problem}")
         text = cast("str", text) if problem is None else None
         return row._replace(key=key, text=text, problem=problem)
 
@@ -70,10 +71,10 @@ class JsonLines:
         """The input has ended.
 
         Raises:
-            Refused: no row had the field.
+            Refused: no row had the field, or the key.
         """
-        if self._rows and not self._found_field:
-            raise self._no_field()
+        if self._rows and self._sought:
+            raise self._not_found()
 
     # -- the text ----------------------------------------------------------------------------
 
@@ -86,18 +87,25 @@ class JsonLines:
             return f'"{self._field}" is null'
         return f'"{self._field}" is not text but {_shown(text)}'
 
-    def _miss_field(self, problem: str, fields: dict[str, object]) -> None:
-        """Keep the first problem, and end where too many rows had no field."""
+    # -- a wrong --field or --key ------------------------------------------------------------
+
+    def _seek(self, fields: dict[str, object], problem: str) -> None:
+        """Keep the first problem, and end where too many rows had no such field."""
+        for name in self._sought.keys() & fields.keys():
+            del self._sought[name]
+        if not self._sought:
+            return
         self._rows += 1
         if self._rows == 1:
             names = f" (it has: {', '.join(fields)})" if fields else ""
             self._first_problem = f"{problem}{names}"
         if self._rows >= _LOOKED_AT:
-            raise self._no_field()
+            raise self._not_found()
 
-    def _no_field(self) -> Refused:
+    def _not_found(self) -> Refused:
+        name, option = next(reversed(self._sought.items()))
         return Refused(
-            f'none of the first {self._rows:,} rows has a field "{self._field}": see --field\n'
+            f'none of the first {self._rows:,} rows has a field "{name}": see {option}\n'
             f"{self._first_problem}"
         )
 

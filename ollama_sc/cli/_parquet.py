@@ -19,6 +19,12 @@ from ollama_sc.cli._inputs import Input, Source, identity_of
 from ollama_sc.cli._rows import Row
 
 _AT_ONCE = 1024  # rows
+# What text is where it is not UTF-8.
+_BYTES: dict[str, Any] = {
+    "string": pa.binary(),
+    "large_string": pa.large_binary(),
+    "string_view": pa.binary_view(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ def _type_of(schema: pa.Schema, name: str, file: str, option: str) -> pa.DataTyp
         raise Refused(f'{file} has no column "{name}" but {found}: see {option}')
     type_: Any = schema.field(name).type
     plain: pa.DataType = type_.value_type if pa.types.is_dictionary(type_) else type_
-    return plain
+    return pa.string() if pa.types.is_string_view(plain) else plain
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -187,8 +193,7 @@ def _values(column: pa.Array[Any]) -> list[Any]:
     try:
         return column.to_pylist()
     except UnicodeDecodeError:
-        large = pa.types.is_large_string(column.type)
-        raw = column.view(pa.large_binary() if large else pa.binary())
+        raw: pa.Array[Any] = column.view(_BYTES[str(column.type)])
         return [_decoded(value) for value in raw.to_pylist()]
 
 
