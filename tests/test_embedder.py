@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import gc
 import os
 import pickle
@@ -585,6 +586,51 @@ def test_an_interrupt_of_one_call_does_not_end_another(
         gate.open.set()
         assert outcome.result().shape == (4, 8)
         assert server.warm_ups() == 1
+
+
+def interrupted_at(step: int, work: Callable[[], Any]) -> bool:
+    """Do some work, and interrupt it at that step of this thread's bytecode; if it gets so far.
+
+    Steps are where Python looks for signals: after calls, where functions begin, where loops do.
+    """
+    left = step
+    before = sys.gettrace()
+    last: dict[Any, str] = {}  # by frame: the operation that is done
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal left
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            done = last.get(frame, "")
+            last[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            left -= done.startswith(("CALL", "RESUME", "JUMP_BACKWARD"))
+            if left == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_an_interrupt_at_any_point_leaves_it_usable(
+    server: Served, make: Callable[..., Embedder]
+) -> None:
+    """Nothing that the event loop needs stays locked, and no place stays taken."""
+    embed = make(server)
+    call = embed._start().embed
+    call(["a"])
+    step = 1
+    while interrupted_at(step, lambda: call(["a"])):
+        assert call(["a"]).shape == (1, 8)
+        assert in_flight(embed) == [0]
+        step += 1
+    assert step > 10  # it went through all of a call
 
 
 def run_program(server: Served, backend: str, program: str) -> None:

@@ -185,9 +185,13 @@ class Embedder:
                 clients, self._clients = self._clients or self._make_clients(), None
                 worker = Worker(self._plan, clients, self._backend)
                 _watch_the_process()
-                worker.start()
-                self._worker = worker
-                _running.add(self)
+                try:
+                    worker.start()
+                    _running.add(self)
+                    self._worker = worker
+                except BaseException:
+                    worker.stop()
+                    raise
             return self._worker
 
     def _make_clients(self) -> list[AsyncClient]:

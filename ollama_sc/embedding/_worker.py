@@ -2,20 +2,25 @@
 
 What is known of the servers stays from one job to the next: a server is warmed up once, not by each
 job.
+
+The threads that call share no lock of Python's with the event loop: where a KeyboardInterrupt hits
+a `threading.Condition`, which futures and anyio's portal are made of, it can stay locked, and the
+whole loop would wait for it. They share queues and flags, which no interrupt leaves in between.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
 from contextlib import AsyncExitStack, suppress
 from contextvars import Context
 from copy import copy
+from functools import partial
+from queue import SimpleQueue
 from threading import Thread, current_thread
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.from_thread import BlockingPortal
 from anyio.lowlevel import current_token
 
 from ollama_sc._client import AsyncClient
@@ -28,7 +33,6 @@ from ._vectors import Vectors
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
-
 
 CLOSED = "the embedder is closed: make another one"
 
@@ -46,29 +50,31 @@ class Worker:
         self._plan = plan
         self._clients = clients
         self._backend = backend
-        self._calls = 0  # that are running
-        self._ready: Future[BlockingPortal] = Future()
-        self._servers: LastingServers | None = None
-        self._schedule: Callable[[Callable[[], object]], object] | None = None
-        self._stopped: anyio.Event | None = None
-        self._error: BaseException | None = None
         # A daemon, which a program that ends need not wait for; in a context of its own, because
         # the one who starts it may be in the middle of anything.
         self._thread = Thread(
             target=Context().run, args=(self._run,), name="ollama_sc embedder", daemon=True
         )
+        self._ready: SimpleQueue[BaseException | None] = SimpleQueue()  # or why it is not
+        self._schedule: Callable[[Callable[[], object]], object] | None = None  # in the event loop
+        self._inbox: deque[Callable[[], object]] = deque()  # to be done in the event loop
+        self._news: anyio.Event | None = None  # there is something, or it is to stop
+        self._stop_soon = False
+        self._ended = False
+        self._error: BaseException | None = None
+        self._asked: set[_Call] = set()  # calls that somebody waits for
+        self._calls = 0  # that are running
+        self._tasks: TaskGroup | None = None
+        self._servers: LastingServers | None = None
 
     # -- for any thread ----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start it, and wait until its clients are open."""
+        """Start it, and wait until its clients are open; to be stopped also where this fails."""
         self._thread.start()
-        try:
-            self._ready.result()
-        except BaseException:
-            if not self._ready.cancel():
-                self.stop()
-            raise
+        error = self._ready.get()
+        if error is not None:
+            raise error
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """The vectors of some texts. An exception that interrupts the wait ends the requests.
@@ -79,30 +85,27 @@ class Worker:
         """
         if current_thread() is self._thread:
             raise RequestError("an embedder cannot be called in its own event loop")
-        portal = self._ready.result()
-        call = _Call()
-        future: Future[Vectors] | None = None
+        call = _Call(texts)
+        self._asked.add(call)
         try:
-            try:
-                future = portal.start_task_soon(self._embed, call, texts)
-            except RuntimeError as error:
-                raise ClientClosedError(CLOSED) from error
-            return future.result()
-        except CancelledError as error:
-            raise AbortError("the embedder's event loop has ended") from error
+            self._soon(partial(self._begin, call))
+            call.done.get()
         except BaseException:
-            if future is None or not future.done():
-                with suppress(RuntimeError, CancelledError):  # closed meanwhile
-                    portal.call(self._abandon, call)
+            with suppress(ClientClosedError):
+                self._soon(partial(self._abandon, call))
+                if not call.finished:  # otherwise the interrupt came just after it was done
+                    call.done.get()
             raise
         finally:
-            del future  # it holds the error, whose traceback holds this frame
+            self._asked.discard(call)
+        return call.outcome()
 
     def stop(self) -> None:
         """Tell it to end what runs, to close its clients, and to end; without waiting."""
-        if self._schedule is not None and self._stopped is not None:
-            with suppress(RuntimeError):  # it has ended
-                self._schedule(self._stopped.set)
+        self._stop_soon = True
+        if self._schedule is not None:  # otherwise it sees that by itself
+            with suppress(ClientClosedError):
+                self._wake()
 
     def join(self, seconds: float | None = None) -> None:
         """Wait until it has ended; raises what its clients failed with when they were closed."""
@@ -111,79 +114,120 @@ class Worker:
         if error is not None:
             raise error
 
+    def _soon(self, function: Callable[[], object]) -> None:
+        """Call a function in the event loop's main task, which may end before that."""
+        self._inbox.append(function)
+        self._wake()
+
+    def _wake(self) -> None:
+        assert self._schedule is not None
+        try:
+            self._schedule(self._notify)
+        except RuntimeError as error:  # the loop is closed
+            raise ClientClosedError(CLOSED) from error
+        if self._ended:
+            raise ClientClosedError(CLOSED)
+
     # -- in its thread -----------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             anyio.run(self._main, backend=self._backend)
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
-            if self._ready.done():
-                self._error = error
-            else:
-                self._ready.set_exception(error)
+            self._error = error
+        # From here on nobody is let in; who was quicker is told here.
+        self._ended = True
+        self._ready.put(self._error)
+        for call in tuple(self._asked):
+            call.finish(AbortError("the embedder was closed"))
 
     async def _main(self) -> None:
+        self._news = anyio.Event()
         token: Any = current_token().native_token
         self._schedule = getattr(token, "run_sync_soon", None) or token.call_soon_threadsafe
-        self._stopped = anyio.Event()
-        async with BlockingPortal() as portal, AsyncExitStack() as stack:
+        async with AsyncExitStack() as stack:
             for client in self._clients:
                 await stack.enter_async_context(client)
-            async with anyio.create_task_group() as tasks:
-                self._servers = LastingServers(self._plan.servers(self._clients).all, tasks)
-                if self._ready.set_running_or_notify_cancel():
-                    self._ready.set_result(portal)
-                    await self._stopped.wait()
-                await portal.stop()
+            async with anyio.create_task_group() as warm_ups, anyio.create_task_group() as tasks:
+                self._servers = LastingServers(self._plan.servers(self._clients).all, warm_ups)
+                self._tasks = tasks
+                self._ready.put(None)
+                while not self._stop_soon:
+                    await self._news.wait()
+                    self._news = anyio.Event()
+                    while self._inbox:
+                        self._inbox.popleft()()
                 for client in self._clients:
                     client.abort("the embedder was closed")
-                tasks.cancel_scope.cancel()
 
-    async def _embed(self, call: _Call, texts: Sequence[str]) -> Vectors:
-        assert self._servers is not None
+    def _notify(self) -> None:
+        assert self._news is not None
+        self._news.set()
+
+    def _begin(self, call: _Call) -> None:
+        assert self._tasks is not None
+        call.begun = True
+        self._tasks.start_soon(self._embed, call)
+
+    def _abandon(self, call: _Call) -> None:
+        """End a call that nobody waits for any more."""
+        call.abandoned = True
+        if call.scope is not None:
+            call.scope.cancel()
+        elif not call.begun:
+            call.finish()
+
+    async def _embed(self, call: _Call) -> None:
+        servers = self._servers
+        assert servers is not None
         if not self._calls:
-            self._servers.held_back()  # there was nothing to do
+            servers.held_back()  # there was nothing to do
         self._calls += 1
         try:
-            with call.begin():
-                servers = self._servers
-                return await gathered(
-                    job_of(self._plan, self._clients, texts, lambda: servers, in_order=False)
-                )
+            with anyio.CancelScope() as call.scope:
+                if call.abandoned:
+                    call.scope.cancel()
+                job = job_of(self._plan, self._clients, call.texts, lambda: servers, in_order=False)
+                call.vectors = await gathered(job)
+        except Exception as error:  # noqa: BLE001 - the caller gets it
+            call.error = error
         finally:
             self._calls -= 1
-            call.ended.set()
-        raise AbortError("abandoned")  # nobody gets it
-
-    async def _abandon(self, call: _Call) -> None:
-        """End a call that nobody waits for any more."""
-        await call.abandon()
-        if not self._calls:
-            assert self._servers is not None
-            await self._servers.stop_warming_up()
+        if call.abandoned and not self._calls:
+            await servers.stop_warming_up()
+        call.finish(call.error)
 
 
 class _Call:
-    """One call of `Worker.embed`, in the event loop."""
+    """One call of `Worker.embed`."""
 
-    def __init__(self) -> None:
-        self.ended: anyio.Event
-        self._abandoned = False
-        self._scope: anyio.CancelScope | None = None
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = texts
+        self.begun = False
+        self.abandoned = False  # by its caller
+        self.scope: anyio.CancelScope | None = None
+        self.vectors: Vectors | None = None
+        self.error: BaseException | None = None
+        self.finished = False
+        self.done: SimpleQueue[None] = SimpleQueue()  # gets something when it is finished
 
-    def begin(self) -> anyio.CancelScope:
-        self.ended = anyio.Event()
-        self._scope = anyio.CancelScope()
-        if self._abandoned:
-            self._scope.cancel()
-        return self._scope
+    def finish(self, error: BaseException | None = None) -> None:
+        """Tell the caller, once."""
+        if not self.finished:
+            self.error = error
+            self.finished = True
+            self.done.put(None)
 
-    async def abandon(self) -> None:
-        """End it, and wait for that; one that has not begun will not ask for anything."""
-        self._abandoned = True
-        if self._scope is not None:
-            self._scope.cancel()
-            await self.ended.wait()
+    def outcome(self) -> Vectors:
+        """What came out, or raise it."""
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
+        assert self.vectors is not None
+        return self.vectors
 
 
 class LastingServers(Servers):
