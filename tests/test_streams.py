@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from conftest import (
     MESSAGES,
@@ -605,8 +606,13 @@ async def test_lines(anyio_backend: Any, between: bytes, last: bytes) -> None:
     "after", [b"garbage", b"\n{}", b'{"error":"late"}\n', b"\xff\xfe", b"x" * 1000]
 )
 @pytest.mark.parametrize("where", ["same packet", "next packet"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"auth": ("user", "password")}, {"transport": httpx.AsyncHTTPTransport}],
+    ids=["short", "httpx", "foreign"],
+)
 async def test_bytes_after_the_terminal_object(
-    anyio_backend: Any, after: bytes, where: str
+    anyio_backend: Any, after: bytes, where: str, options: dict[str, Any]
 ) -> None:
     """They are ignored, and their connection is not used again."""
     connections = 0
@@ -624,7 +630,9 @@ async def test_bytes_after_the_terminal_object(
                 await anyio.sleep(0.005)
                 await stream.send(after)
 
-    async with raw_server(handle) as url, AsyncClient(url) as client:
+    if "transport" in options:
+        options = {"transport": options["transport"](verify=False)}
+    async with raw_server(handle) as url, AsyncClient(url, **options) as client:
         for number in range(1, 3):
             async with await chat_stream(client) as stream:
                 assert [part.text async for part in stream] == ["a", ""]

@@ -28,6 +28,7 @@ from wire import (
     connected,
     fetch,
     ok,
+    open_files,
     plain_and_tls,
     serving,
     settle,
@@ -36,6 +37,7 @@ from wire import (
 )
 
 from ollama_sc import AbortError, AsyncClient, ConnectError, RequestError, RequestTimeout, Timeouts
+from ollama_sc._http import Transport
 
 pytestmark = pytest.mark.anyio
 
@@ -664,3 +666,19 @@ async def test_no_tls_is_prepared_for_plain_http(
         async with AsyncClient(plain.url) as client:
             await client.request("GET", "/ok/", type=bytes)
         assert made <= 1
+
+
+async def test_tls_settings_that_are_wrong_open_nothing(
+    anyio_backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read before there is a connection that would have to be closed."""
+    broken = tmp_path / "ca.pem"
+    broken.write_text("no certificate")
+    monkeypatch.setenv("SSL_CERT_FILE", str(broken))
+    async with serving(answering({}), tls=True) as server:
+        async with Transport() as transport:
+            before = open_files()
+            with pytest.raises(httpx.ConnectError):
+                await fetch(transport, server.url + "/")
+            assert open_files() == before
+        assert not server.peers

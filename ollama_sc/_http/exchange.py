@@ -186,7 +186,7 @@ class Exchange:
         if isinstance(reply, Reply):
             reply.close(reuse=not self.spoiled)
         elif reply is not None:
-            await reply.close()
+            await reply.close(reuse=not self.spoiled)
 
     # -- what is no plain success --------------------------------------------------------------
 

@@ -134,8 +134,10 @@ class HttpxReply:
             self._blocks = self._response.aiter_raw()
         return await anext(self._blocks, b"")
 
-    async def close(self) -> None:
+    async def close(self, *, reuse: bool = True) -> None:
         """Give the connection back, or close it where its reply was not read to the end."""
+        if self._own is not None:
+            self._own.close(reuse=reuse)
         with anyio.move_on_after(CLEANUP_SECONDS, shield=True), suppress(httpx.HTTPError, OSError):
             await self._response.aclose()
             await _close_polluted(self._response)

@@ -151,7 +151,7 @@ class Transport(httpx.AsyncBaseTransport):
         llhttp()  # the first request need not wait for its import
         self._tls_settings = (verify, cert, trust_env)
         self._context: ssl.SSLContext | None = None
-        self._connecting: set[sockets.Socket | None] = set()
+        self._handshaking: set[sockets.Socket] = set()
         self._open: dict[Connection, Origin] = {}
         self._idle: dict[Origin, deque[Connection]] = {}
 
@@ -211,25 +211,29 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def _connect(self, origin: Origin, limits: Limits, progress: Progress) -> Connection:
         progress.connecting()
-        socket: sockets.Socket | None = None
         with anyio.move_on_after(limits.connect):
             try:
+                context = self.prepare_tls() if origin.scheme == "https" else None
                 socket = await sockets.connect(origin.host, origin.port)
-                self._connecting.add(socket)
-                if origin.scheme == "https":
-                    from . import tls  # noqa: PLC0415 - many clients never need it
-
-                    wrapped = await tls.wrap(socket, origin.host, self.prepare_tls())
-                    connection = Connection(wrapped)
-                else:
-                    connection = Connection(socket)
+                if context is not None:
+                    socket = await self._secured(socket, origin.host, context)
             except sockets.broken() as error:
                 raise httpx.ConnectError(reason(error)) from error
-            finally:
-                self._connecting.discard(socket)
+            connection = Connection(socket)
             self._open[connection] = origin
             return connection
         raise httpx.ConnectTimeout("no connection")
+
+    async def _secured(
+        self, socket: sockets.Socket, host: str, context: ssl.SSLContext
+    ) -> sockets.Socket:
+        from . import tls  # noqa: PLC0415 - many clients never need it
+
+        self._handshaking.add(socket)
+        try:
+            return await tls.wrap(socket, host, context)
+        finally:
+            self._handshaking.discard(socket)
 
     # -- the pool ------------------------------------------------------------------------------
 
@@ -272,9 +276,8 @@ class Transport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
         self._idle.clear()
-        for socket in tuple(self._connecting):
-            if socket is not None:
-                socket.close()
+        for socket in tuple(self._handshaking):
+            socket.close()
         for connection in tuple(self._open):
             self._close(connection)
 
