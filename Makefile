@@ -3,8 +3,8 @@
 #
 #   make demo    the main job, against your Ollama server or the bundled fake one
 #   make test    the tests
-#   make soak    a minute of cancels, aborts and faults at random, and five million texts, on each loop
-#   make test-ray   the tests with Ray Data, in an environment of its own (600 MB)
+#   make soak    a minute of cancels and faults at random, and five million texts
+#   make test-ray   the tests with Ray Data, in an environment of its own
 #   make check   ruff, mypy and basedpyright
 #   make bench   CPU time beside other clients', in one run; writes docs/bench.md
 
