@@ -529,6 +529,34 @@ def test_closing_ends_the_calls_of_other_threads(
     server.wait_all_closed()
 
 
+@pytest.mark.parametrize("first", ["close", "wake"])
+def test_closing_while_a_call_begins_ends_it(
+    server: Served, make: Callable[..., Embedder], first: str
+) -> None:
+    """It gets `AbortError`, whether the event loop still heard of it or was gone already."""
+    server.fake.always(QUICK, Reply.default(stall_at=0))
+    embed = make(server)
+    worker = embed._start()
+    schedule = worker._schedule
+    assert schedule is not None
+
+    def close_meanwhile(function: Callable[[], object]) -> None:
+        worker._schedule = schedule
+        if first == "wake":
+            schedule(function)
+        embed.close()
+        if first == "close":
+            schedule(function)
+
+    worker._schedule = close_meanwhile
+    with pytest.raises(AbortError, match="the embedder was closed"):
+        embed(["a"])
+    assert not worker._asked
+    with pytest.raises(ClientClosedError):
+        embed(["a"])
+    server.wait_all_closed()
+
+
 def test_one_that_is_dropped_ends(server: Served, make: Callable[..., Embedder]) -> None:
     """Its thread does, and its connections close, though nobody closed it."""
     embed = Embedder(MODEL, server.url, backend=make("127.0.0.1:1")._backend)  # type: ignore[arg-type]

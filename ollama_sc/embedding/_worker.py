@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
 CLOSED = "the embedder is closed: make another one"
+CLOSED_MEANWHILE = "the embedder was closed"
 
 
 class Worker:
@@ -80,21 +81,26 @@ class Worker:
         """The vectors of some texts. An exception that interrupts the wait ends the requests.
 
         Raises:
-            ClientClosedError: it has been stopped.
-            OllamaError: as `embed_array` does.
+            ClientClosedError: it was stopped before.
+            AbortError: it was stopped meanwhile.
+            OllamaError: others, as `embed_array` does.
         """
         if current_thread() is self._thread:
             raise RequestError("an embedder cannot be called in its own event loop")
+        if self._stop_soon or self._ended:
+            raise ClientClosedError(CLOSED)
         call = _Call(texts)
         self._asked.add(call)
         try:
             self._soon(partial(self._begin, call))
+            if self._ended:  # maybe before it could know of this call
+                call.finish(AbortError(CLOSED_MEANWHILE))
             call.done.get()
         except BaseException:
-            with suppress(ClientClosedError):
-                self._soon(partial(self._abandon, call))
-                if not call.finished:  # otherwise the interrupt came just after it was done
-                    call.done.get()
+            self._soon(partial(self._abandon, call))
+            # If it is finished, the interrupt came just after that.
+            if not (call.finished or self._ended):
+                call.done.get()
             raise
         finally:
             self._asked.discard(call)
@@ -104,8 +110,7 @@ class Worker:
         """Tell it to end what runs, to close its clients, and to end; without waiting."""
         self._stop_soon = True
         if self._schedule is not None:  # otherwise it sees that by itself
-            with suppress(ClientClosedError):
-                self._wake()
+            self._wake()
 
     def join(self, seconds: float | None = None) -> None:
         """Wait until it has ended; raises what its clients failed with when they were closed."""
@@ -121,12 +126,8 @@ class Worker:
 
     def _wake(self) -> None:
         assert self._schedule is not None
-        try:
+        with suppress(RuntimeError):  # the loop is closed
             self._schedule(self._notify)
-        except RuntimeError as error:  # the loop is closed
-            raise ClientClosedError(CLOSED) from error
-        if self._ended:
-            raise ClientClosedError(CLOSED)
 
     # -- in its thread -----------------------------------------------------------------------
 
@@ -135,11 +136,11 @@ class Worker:
             anyio.run(self._main, backend=self._backend)
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
             self._error = error
-        # From here on nobody is let in; who was quicker is told here.
+        # From here on nobody is let in; who was quicker is told here, or sees it.
         self._ended = True
         self._ready.put(self._error)
         for call in tuple(self._asked):
-            call.finish(AbortError("the embedder was closed"))
+            call.finish(AbortError(CLOSED_MEANWHILE))
 
     async def _main(self) -> None:
         self._news = anyio.Event()
@@ -157,8 +158,8 @@ class Worker:
                     self._news = anyio.Event()
                     while self._inbox:
                         self._inbox.popleft()()
-                for client in self._clients:
-                    client.abort("the embedder was closed")
+                # Not `abort`, which does not know of a job that is only about to start.
+                warm_ups.cancel_scope.cancel()
 
     def _notify(self) -> None:
         assert self._news is not None
