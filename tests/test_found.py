@@ -6,6 +6,7 @@ import asyncio
 import gc
 import math
 import os
+import weakref
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from ollama_sc import (
     Timeouts,
     ToolCall,
 )
+from ollama_sc._http.connection import Outgoing
+from ollama_sc._http.messages import Request
 from ollama_sc._stream import StreamCall
 from ollama_sc.testing import FakeOllama, Reply
 from ollama_sc.types import Function
@@ -585,6 +588,30 @@ async def test_what_progress_raises(fake: FakeOllama, kind: Any) -> None:
             await client.create_blob(b"x" * 100, progress=progress)
         assert caught.value is mine
         assert is_quiet(client)
+
+
+async def test_what_an_upload_holds_can_be_collected(fake: FakeOllama) -> None:
+    """A `progress` that remembers its error, whose traceback leads back to it, does not stay."""
+
+    class Remembers:
+        def __call__(self, sent: int, size: int) -> None:
+            self.error = OSError("mine")
+            raise self.error
+
+    async with AsyncClient(fake.url) as client:
+        progress = Remembers()
+        alive = weakref.ref(progress)
+        with pytest.raises(OSError, match="mine"):
+            await client.create_blob(b"x" * 100, progress=progress)
+        del progress
+        gc.collect()
+        assert alive() is None
+
+
+def test_the_collector_passes_over_requests_in_flight() -> None:
+    """Those that hold nothing but text and bytes."""
+    assert not gc.is_tracked(Request("POST", "/api/chat", "POST /api/chat (llama3.2)", b"{}"))
+    assert not gc.is_tracked(Outgoing(b"POST", b"{}"))
 
 
 @pytest.mark.parametrize("closes", [False, True])

@@ -36,7 +36,7 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     write: float | None = None
 
 
-class Outgoing(msgspec.Struct, frozen=True, gc=False):
+class Outgoing(msgspec.Struct, frozen=True):
     """A request in the bytes of HTTP.
 
     Attributes:

@@ -1,7 +1,7 @@
 """What is asked of a server, as HTTP needs it. No httpx in here.
 
-The Structs have no part in garbage collection (`gc=False`): what thousands of requests in flight
-cost beside each other is, for the most part, the collector's walks over all that they hold.
+Structs, because the garbage collector need not look at one that holds only text and bytes: what
+thousands of requests in flight cost is, for the most part, its walks over all that they hold.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 
-class Upload(msgspec.Struct, frozen=True, gc=False):
+class Upload(msgspec.Struct, frozen=True):
     """A body that is read while it is sent.
 
     Attributes:
@@ -24,7 +24,7 @@ class Upload(msgspec.Struct, frozen=True, gc=False):
     pieces: Callable[[], AsyncIterator[bytes]]
 
 
-class Request(msgspec.Struct, frozen=True, gc=False):
+class Request(msgspec.Struct, frozen=True):
     """What is asked of the server.
 
     Attributes:
