@@ -22,7 +22,7 @@ from ._groups import CallGroup
 from ._http import Http, Request
 from ._ndjson import LineDecoder
 from ._owner import leave
-from ._waiting import Event
+from ._waiting import WAITS_UNTIL_CHECKPOINT, Event
 
 if TYPE_CHECKING:
     from ._join import Shape
@@ -51,6 +51,7 @@ class StreamCall(Call[None], Generic[T]):
         self._waiting_parts = 0
         self._waiting_bytes = 0
         self._consuming = False
+        self._reads = 0
         self._news: Event | None = None  # the consumer waits for it
         self._room: Event | None = None  # the reader waits for it
 
@@ -128,8 +129,9 @@ class StreamCall(Call[None], Generic[T]):
         if self._consuming:
             raise anyio.BusyResourceError("iterating over")
         self._consuming = True
+        self._reads += 1
         try:
-            if self._blocks or self.ended.is_set():
+            if self._blocks or self.ended.is_set() or self._reads % WAITS_UNTIL_CHECKPOINT == 0:
                 await checkpoint()
             while not self._blocks and not self.ended.is_set():
                 self._news = news = self.group.new_event()

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     import asyncio
 
 
+# A scope of anyio's cancels a task on asyncio only while what the task waits for has not happened.
+# Where data comes faster than it is taken, each wait's end is certain before the loop asks, and the
+# cancellation would wait for the data's end. So whoever waits in a loop does one of so many waits
+# at a checkpoint, which is always heard.
+WAITS_UNTIL_CHECKPOINT = 16
+
+
 class Event(Protocol):
     """Happens once; any number of tasks can wait for it, in one event loop."""
 

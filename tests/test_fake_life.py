@@ -85,7 +85,7 @@ async def test_the_port_is_free_afterwards():
 
 async def test_hundreds_of_streams_at_once():
     """500 live streams run together, and all end when the server does."""
-    async with FakeOllama(token_rate=2, tokens=1_000_000) as fake:
+    async with FakeOllama(token_rate=0.2, tokens=1_000_000) as fake:
         streams = []
         for _ in range(500):
             stream = await anyio.connect_tcp(fake.host, fake.port)

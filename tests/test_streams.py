@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -20,6 +23,7 @@ from conftest import (
     recording,
     replying,
 )
+from test_life import exhaust
 
 from ollama_sc import (
     AbortError,
@@ -28,8 +32,10 @@ from ollama_sc import (
     IncompleteStreamError,
     OllamaError,
     ProtocolError,
+    RequestTimeout,
     ResponseError,
     Stream,
+    Timeouts,
 )
 from ollama_sc import _stream as stream_module
 from ollama_sc.testing import FakeOllama, Reply
@@ -39,8 +45,9 @@ pytestmark = pytest.mark.anyio
 no_debug = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 
 
-async def chat_stream(client: AsyncClient) -> Stream[ChatResponse]:
-    return await client.chat("llama3.2", MESSAGES, stream=True)
+async def chat_stream(client: AsyncClient, **fields: Any) -> Stream[ChatResponse]:
+    stream: Stream[ChatResponse] = await client.chat("llama3.2", MESSAGES, stream=True, **fields)
+    return stream
 
 
 # -- the parts and their end -----------------------------------------------------------------------
@@ -376,6 +383,67 @@ async def test_big_parts_are_bounded_by_bytes(anyio_backend: Any) -> None:
             assert stream._call._waiting_parts < 20
             for _ in range(sent + 20):
                 assert len((await anext(stream)).text) == 300_000
+            # The server goes on: closing must not wait for it to pause.
+            start = anyio.current_time()
+            await stream.aclose()
+            assert anyio.current_time() - start < 3
+
+
+@pytest.fixture
+def flood(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server of its own process, which sends parts of a stream as fast as it can."""
+    characters, at_once = request.param
+    part = b'{"model":"m","message":{"role":"assistant","content":"%s"},"done":false}\n' % (
+        b"x" * characters
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", FLOOD, (part * at_once).decode()], stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{server.stdout.readline().strip()}"
+        server.kill()
+
+
+FLOOD = """
+import socket, sys, threading
+
+def flood(connection):
+    try:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\\r\\n\\r\\n")
+        while True:
+            connection.sendall(data)
+    except OSError:
+        pass
+
+data = sys.argv[1].encode()
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    while True:
+        threading.Thread(target=flood, args=[server.accept()[0]], daemon=True).start()
+"""
+
+
+@no_debug
+@pytest.mark.parametrize("flood", [(10, 1), (10, 20), (30_000, 1)], indirect=True, ids=str)
+async def test_a_flood_does_not_drown_a_cancellation(flood: str) -> None:
+    """Whoever is cancelled ends, though the next part is always there."""
+    async with AsyncClient(flood) as client:
+        for _ in range(5):
+            with anyio.fail_after(3), anyio.move_on_after(0.1) as scope:
+                async with await chat_stream(client) as stream:
+                    await exhaust(stream)
+            assert scope.cancelled_caught
+            async with await chat_stream(client) as stream:
+                with anyio.fail_after(3), anyio.move_on_after(0.1) as scope:
+                    await exhaust(stream)
+                assert scope.cancelled_caught
+                with anyio.fail_after(3):
+                    await anext(stream)
+                    client.abort()
+                    await stream._call.ended.wait()
+            with anyio.fail_after(3), pytest.raises(RequestTimeout):
+                await exhaust(await chat_stream(client, timeout=Timeouts(total=0.1)))
 
 
 async def test_abort_wakes_a_reader_that_is_held_back(fake: FakeOllama) -> None:

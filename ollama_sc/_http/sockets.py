@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 from anyio.lowlevel import checkpoint, current_token
 
-from ollama_sc._waiting import is_trio
+from ollama_sc._waiting import WAITS_UNTIL_CHECKPOINT, is_trio
 
 if TYPE_CHECKING:
     import asyncio
@@ -109,12 +109,16 @@ class AsyncioSocket(Socket):
         super().__init__(sock)
         self._loop = loop
         self._watching = False
+        self._reads = 0
         self._arrived: bytes | None = None
         self._failure: OSError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._watch()  # says at once whether this loop can do it
 
     async def receive(self) -> bytes:
+        self._reads += 1
+        if self._reads % WAITS_UNTIL_CHECKPOINT == 0:
+            await checkpoint()
         if self._arrived is None:
             if self._closed:
                 raise anyio.ClosedResourceError
