@@ -8,7 +8,7 @@ what the API's clients must accept: unknown fields, `null` for a field that coul
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from types import NoneType
 from typing import Any, Generic, TypeVar, cast
 
@@ -22,6 +22,8 @@ T = TypeVar("T")
 EXCERPT_BYTES = 200
 _LONG = 4096
 _FEW_QUOTES = 32
+# The API has fewer; those of a user who makes them at run time must not stay for ever.
+_MANY_TYPES = 256
 # Objects whose keys are not the API's: a null in there is a value.
 _FREE_FORM = {"arguments", "model_info", "projector_info", "_debug_info"}
 
@@ -68,7 +70,7 @@ def _raise_error_object(data: bytes, status: int, request: str) -> None:
         raise error_object(cast("dict[str, Any]", found), status, request=request)
 
 
-@cache
+@lru_cache(_MANY_TYPES)
 def _decoder(type_: object) -> msgspec.json.Decoder[Any]:
     """The one decoder of a type: building one costs a hundred times what using it does."""
     return msgspec.json.Decoder(type_)

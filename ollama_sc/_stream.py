@@ -22,7 +22,7 @@ from ._groups import CallGroup
 from ._http import Http, Request
 from ._ndjson import LineDecoder
 from ._owner import leave
-from ._waiting import WAITS_UNTIL_CHECKPOINT, Event
+from ._waiting import TURNS_UNTIL_CHECKPOINT, Event
 
 if TYPE_CHECKING:
     from ._join import Shape
@@ -131,7 +131,7 @@ class StreamCall(Call[None], Generic[T]):
         self._consuming = True
         self._reads += 1
         try:
-            if self._blocks or self.ended.is_set() or self._reads % WAITS_UNTIL_CHECKPOINT == 0:
+            if self._blocks or self.ended.is_set() or self._reads % TURNS_UNTIL_CHECKPOINT == 0:
                 await checkpoint()
             while not self._blocks and not self.ended.is_set():
                 self._news = news = self.group.new_event()

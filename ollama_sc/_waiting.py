@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import asyncio
 
 
-# A scope of anyio's cancels a task on asyncio only while what the task waits for has not happened.
-# Where data comes faster than it is taken, each wait's end is certain before the loop asks, and the
-# cancellation would wait for the data's end. So whoever waits in a loop does one of so many waits
-# at a checkpoint, which is always heard.
-WAITS_UNTIL_CHECKPOINT = 16
+# Whoever takes or sends data in a loop has a checkpoint in one of so many turns. Where data is
+# there already, nothing else lets other tasks run. And on asyncio a scope of anyio's cancels a task
+# only while what it waits for has not happened: where data comes faster than it is taken, each wait
+# is over before the loop asks, and a cancellation would have to wait for the end of the data.
+TURNS_UNTIL_CHECKPOINT = 16
 
 
 class Event(Protocol):

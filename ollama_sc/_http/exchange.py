@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 import httpx
 import msgspec
+from anyio.lowlevel import checkpoint
 
 from ollama_sc._blobs import PieceError
 from ollama_sc._errors import ConnectError, OllamaError, ProtocolError, RequestError, ResponseError
@@ -143,6 +144,7 @@ class Exchange:
                 return await reply.receive_all(many) or await reply.receive()
             if self._inflater is None:
                 return await reply.receive()
+            await checkpoint()  # one block can become a thousand pieces
             while not (piece := self._inflater.take()):
                 block = await reply.receive()
                 if not block:

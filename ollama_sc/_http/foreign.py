@@ -13,8 +13,10 @@ from typing import Any
 
 import anyio
 import httpx
+from anyio.lowlevel import checkpoint
 
 from ollama_sc._calls import CLEANUP_SECONDS
+from ollama_sc._waiting import TURNS_UNTIL_CHECKPOINT
 
 from .messages import Progress, Upload
 from .transport import PROGRESS, REPLY, Connections, Reply, Transport
@@ -99,6 +101,7 @@ class HttpxReply:
         self._response = response
         self._own: Reply | None = response.extensions.get(REPLY)
         self._blocks: AsyncIterator[bytes] | None = None
+        self._turns = 0
         # A hook or a transport has read it all.
         self._whole = response.content if response.is_stream_consumed else None
 
@@ -132,6 +135,9 @@ class HttpxReply:
             return await self._own.receive()
         if self._blocks is None:
             self._blocks = self._response.aiter_raw()
+        self._turns += 1
+        if self._turns % TURNS_UNTIL_CHECKPOINT == 0:
+            await checkpoint()  # one read of the network can be thousands of blocks
         return await anext(self._blocks, b"")
 
     async def close(self, *, reuse: bool = True) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 # A block of a body can become a thousand times as long.
-_MOST_BYTES = 1024 * 1024
+_MOST_BYTES = 64 * 1024
 
 
 class Inflater:

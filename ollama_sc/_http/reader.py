@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # or of a chunk's size, or of trailers. llhttp itself has no bound.
 MAX_HEAD_BYTES = 64 * 1024
 
+# A piece of a body takes some sixty bytes more than it has: so many small ones become one.
+_MANY_PIECES = 256
+
 _NO_BODY = {204, 304}
 
 
@@ -63,6 +66,7 @@ class ReplyReader:
         self.waiting = 0
         self._pieces: list[bytes] = []
         self._own_pieces = 0  # of these, once it is complete
+        self._joined = 0  # of these, each made of many
         self.on_body = self._pieces.append  # a chunk of the body costs no frame of Python
         self._parser: httptools.HttpResponseParser | None = llhttp().HttpResponseParser(self)
 
@@ -146,6 +150,7 @@ class ReplyReader:
         if len(self._pieces) > pieces:
             self._barren_bytes = 0
             self.waiting += sum(map(len, islice(self._pieces, pieces, None)))
+            self._join_many()
         elif not self.complete:
             self._barren_bytes += len(data)
             if self._barren_bytes > MAX_HEAD_BYTES:
@@ -187,7 +192,7 @@ class ReplyReader:
             return b""
         block = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        self._own_pieces = self.waiting = 0
+        self._own_pieces = self._joined = self.waiting = 0
         return block
 
     def close(self) -> bool:
@@ -195,6 +200,11 @@ class ReplyReader:
         self._parser = None  # it refers back to here
         self.take()
         return self.complete and self._keep_alive and not self.surplus and self.failure is None
+
+    def _join_many(self) -> None:
+        if len(self._pieces) - self._joined > _MANY_PIECES and not self.complete:
+            self._pieces[self._joined :] = [b"".join(self._pieces[self._joined :])]
+            self._joined += 1
 
     def _fail(self, why: str, cause: Exception | None = None) -> None:
         if self.failure is None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 from anyio.lowlevel import checkpoint, current_token
 
-from ollama_sc._waiting import WAITS_UNTIL_CHECKPOINT, is_trio
+from ollama_sc._waiting import TURNS_UNTIL_CHECKPOINT, is_trio
 
 if TYPE_CHECKING:
     import asyncio
@@ -43,6 +43,7 @@ class Socket:
         self._readable = readable or anyio.wait_readable
         self._full = False  # the last read took all that it was allowed to
         self._closed = False
+        self._turns = 0  # reading or sending
         self._sending = anyio.Lock(fast_acquire=True)
 
     async def receive(self) -> bytes:
@@ -72,6 +73,9 @@ class Socket:
 
     async def send(self, data: bytes | memoryview) -> None:
         """Send all of it. A cancelled one has sent some."""
+        self._turns += 1
+        if self._turns % TURNS_UNTIL_CHECKPOINT == 0:
+            await checkpoint()
         async with self._sending:  # TLS can have to send while it reads
             view = memoryview(data)
             while view:
@@ -109,15 +113,14 @@ class AsyncioSocket(Socket):
         super().__init__(sock)
         self._loop = loop
         self._watching = False
-        self._reads = 0
         self._arrived: bytes | None = None
         self._failure: OSError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._watch()  # says at once whether this loop can do it
 
     async def receive(self) -> bytes:
-        self._reads += 1
-        if self._reads % WAITS_UNTIL_CHECKPOINT == 0:
+        self._turns += 1
+        if self._turns % TURNS_UNTIL_CHECKPOINT == 0:
             await checkpoint()
         if self._arrived is None:
             if self._closed:

@@ -6,7 +6,10 @@ import ssl
 
 import anyio
 from anyio.abc import ByteStream
+from anyio.lowlevel import checkpoint
 from anyio.streams.tls import TLSAttribute, TLSStream
+
+from ollama_sc._waiting import TURNS_UNTIL_CHECKPOINT
 
 from .sockets import READ_BYTES, Socket
 
@@ -21,6 +24,9 @@ class TlsSocket(Socket):
         self._ssl_object = ssl_object
 
     async def receive(self) -> bytes:
+        self._turns += 1
+        if self._turns % TURNS_UNTIL_CHECKPOINT == 0:
+            await checkpoint()  # one read of the network can be thousands of records
         try:
             return await self._stream.receive(READ_BYTES)
         except anyio.EndOfStream:
