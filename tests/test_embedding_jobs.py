@@ -293,6 +293,26 @@ async def test_progress(anyio_backend: Any) -> None:
         assert seen[-1].seconds_left is None
 
 
+async def test_texts_that_have_no_length_after_all(fake: FakeOllama) -> None:
+    """What wraps an iterator can have a ``__len__`` that fails: the total is unknown then."""
+
+    class Wrapped:
+        def __init__(self, number: int | None) -> None:
+            self._number = number
+
+        def __len__(self) -> int:
+            return self._number  # type: ignore[return-value]
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(texts(3))
+
+    async with AsyncClient(fake.url) as client:
+        for number, total in ((None, None), (3, 3)):
+            async with client.embed_many(MODEL, Wrapped(number)) as batches:
+                assert batches.progress.total == total
+                assert [len(batch.inputs) async for batch in batches] == [3]
+
+
 async def test_the_clients_own_limit_counts(anyio_backend: Any) -> None:
     """A client that lets through one request at a time does so for a job too."""
     async with FakeOllama(embed_seconds=0.01) as fake:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -18,6 +19,7 @@ from ollama_sc import (
     ModelNotFoundError,
     ProtocolError,
     RequestError,
+    ResponseError,
     Timeouts,
 )
 from ollama_sc.embedding import _retries, embed_array, embed_many
@@ -322,4 +324,32 @@ async def test_all_servers_need_the_same_model(anyio_backend: Any) -> None:
         with pytest.raises(ProtocolError, match="dimensions, those of another one"):
             await embed_array(
                 clients=[two.clients[0], client], model=MODEL, texts=texts(1000), batch_size=1
+            )
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("broken", ["refuses", "not finite"])
+async def test_no_text_is_blamed_for_a_broken_server(
+    anyio_backend: Any, on_error: str, broken: str
+) -> None:
+    """Whether it is the text's fault is asked of the server that failed, though others are free."""
+    nan = base64.b64encode(np.full(16, np.nan, np.float32).tobytes()).decode()
+    data = [{"object": "embedding", "index": 0, "embedding": nan}]
+    reply = (
+        Reply.error(400, "broken")
+        if broken == "refuses"
+        else Reply.json({"object": "list", "model": MODEL, "data": data})
+    )
+    async with Two(embed_seconds=0) as two:
+        two.fakes[0].script(QUICK, Reply.default())  # its warm-up
+        two.fakes[0].always(QUICK, reply.but(delay=0.05))
+        error = ResponseError if broken == "refuses" else ProtocolError
+        with pytest.raises(error, match="broken|not finite"):
+            await embed_array(
+                clients=two.clients,
+                model=MODEL,
+                texts=texts(4),
+                batch_size=1,
+                max_in_flight=2,
+                on_error=on_error,
             )

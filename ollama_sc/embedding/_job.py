@@ -33,6 +33,16 @@ _FIRST_ATTEMPTS = 3
 _NOT_FINITE = "its vector is not finite"
 
 
+class _Filling:
+    """A batch that gets its vectors."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.chunk = chunk
+        self.rows: list[Row] = [b""] * len(chunk.texts)
+        self.failures: dict[int, str] = {}  # by index
+        self.asked: list[Server] = []  # for it, in turn
+
+
 class Job:
     """The work of one job."""
 
@@ -151,16 +161,17 @@ class Job:
 
     async def _embed(self, chunk: Chunk, place: Place) -> None:
         """Be the task of one batch."""
-        rows: list[Row] = [b""] * len(chunk.texts)
-        failures: dict[int, str] = {}
+        filling = _Filling(chunk)
+        rows, failures = filling.rows, filling.failures
         dimensions = self._call.dimensions
-        await self._fill(rows, chunk, range(len(rows)), failures, place)
+        await self._fill(filling, range(len(rows)), place)
         found = vectors(rows, dimensions)
         odd = [number for number in not_finite(found) if chunk.start + number not in failures]
         if odd:
-            await self._confirm()
+            for server in dict.fromkeys(filling.asked):
+                await self._confirm(server)
             for number in odd:
-                self._failed(rows, chunk, number, failures, _NOT_FINITE)
+                self._failed(filling, number, _NOT_FINITE)
             found = vectors(rows, dimensions)
         self._call.deliver(
             chunk.number,
@@ -172,60 +183,48 @@ class Job:
             self._settings.on_progress(self._meter.now())
 
     async def _fill(
-        self,
-        rows: list[Row],
-        chunk: Chunk,
-        numbers: Sequence[int],
-        failures: dict[int, str],
-        place: Place | None = None,
+        self, filling: _Filling, numbers: Sequence[int], place: Place | None = None
     ) -> None:
         """Fill in the rows with these numbers, in one request, or in halves where it is refused."""
         alone = len(numbers) == 1
-        texts = [chunk.texts[number] for number in numbers]
+        texts = [filling.chunk.texts[number] for number in numbers]
+        again_on_500 = alone or place is not None
         try:
-            found = await self._ask(texts, place, again_on_500=alone or place is not None)
+            found = await self._ask(texts, place, filling.asked, again_on_500=again_on_500)
         except UnicodeEncodeError:
-            await self._fill_without_broken(rows, chunk, numbers, failures)
+            await self._fill_without_broken(filling, numbers)
         except ResponseError as error:
             if error.status_code not in _REFUSALS:
                 raise
             if alone:
-                await self._confirm()
-                self._failed(rows, chunk, numbers[0], failures, _reason(error), error)
+                await self._confirm(filling.asked[-1])
+                self._failed(filling, numbers[0], _reason(error), error)
                 return
             middle = len(numbers) // 2
-            await self._fill(rows, chunk, numbers[:middle], failures)
-            await self._fill(rows, chunk, numbers[middle:], failures)
+            await self._fill(filling, numbers[:middle])
+            await self._fill(filling, numbers[middle:])
         else:
             for number, row in zip(numbers, found, strict=True):
-                rows[number] = row
+                filling.rows[number] = row
 
-    async def _fill_without_broken(
-        self, rows: list[Row], chunk: Chunk, numbers: Sequence[int], failures: dict[int, str]
-    ) -> None:
+    async def _fill_without_broken(self, filling: _Filling, numbers: Sequence[int]) -> None:
         """The same, without the texts that cannot be sent: halves of surrogate pairs."""
         sound: list[int] = []
         for number in numbers:
             try:
-                chunk.texts[number].encode()
+                filling.chunk.texts[number].encode()
             except UnicodeEncodeError as error:
-                self._failed(rows, chunk, number, failures, f"it is not Unicode: {error}", error)
+                self._failed(filling, number, f"it is not Unicode: {error}", error)
             else:
                 sound.append(number)
         if sound:
-            await self._fill(rows, chunk, sound, failures)
+            await self._fill(filling, sound)
 
     def _failed(
-        self,
-        rows: list[Row],
-        chunk: Chunk,
-        number: int,
-        failures: dict[int, str],
-        reason: str,
-        cause: Exception | None = None,
+        self, filling: _Filling, number: int, reason: str, cause: Exception | None = None
     ) -> None:
         """One text cannot be embedded."""
-        index = chunk.start + number
+        index = filling.chunk.start + number
         if self._settings.on_error == "raise":
             raise EmbedError(
                 f"text {index} cannot be embedded: {reason}",
@@ -233,28 +232,38 @@ class Job:
                 reason=reason,
                 request=self._call.label,
             ) from cause
-        rows[number] = nan_row(self._call.dimensions)
-        failures[index] = reason
+        filling.rows[number] = nan_row(self._call.dimensions)
+        filling.failures[index] = reason
 
-    async def _confirm(self) -> None:
+    async def _confirm(self, server: Server) -> None:
         """Raise what the server has against every text, if it has something.
 
-        Nothing is the fault of a text while the text fails that the job began with.
+        Nothing is the fault of a text while the text fails there that the job began with.
         """
-        rows = await self._ask([PROBE], again_on_500=True)
+        rows = await self._ask([PROBE], None, [], at=server, again_on_500=True)
         if not_finite(vectors(rows, self._call.dimensions)):
             raise ProtocolError("the vectors are not finite", request=self._call.label)
 
     async def _ask(
-        self, texts: list[str], place: Place | None = None, *, again_on_500: bool
+        self,
+        texts: list[str],
+        place: Place | None,
+        asked: list[Server],
+        *,
+        at: Server | None = None,
+        again_on_500: bool,
     ) -> list[Row]:
-        """The rows of some texts: the first time for this place, then for any that is free."""
+        """The rows of some texts: the first time for this place, then for any that is free.
+
+        `asked` gets each server that is asked, `at` is the one that is wanted.
+        """
         failed: Server | None = None
 
         async def attempt() -> list[Row]:
             nonlocal place, failed
             first = place is not None
-            here, place = place or await self._servers.place(again=True), None
+            here, place = place or await self._servers.place(again=True, at=at), None
+            asked.append(here.server)
             counts = False
             try:
                 rows = await here.server.ask(texts, self._call.dimensions)

@@ -51,7 +51,11 @@ class Server:
             OllamaError: as every call does.
         """
         way, rows = await self._ask(texts)
-        check_rows(rows, len(texts), dimensions, way.label)
+        try:
+            check_rows(rows, len(texts), dimensions, way.label)
+        except ProtocolError:
+            self.dimensions = 0  # it may have another model now: a later job asks again
+            raise
         return rows
 
     async def warm_up(self) -> int:
@@ -125,15 +129,16 @@ class Servers:
         """Whether a request could be sent to anybody, or anybody else."""
         return any(server.here for server in self.all if server is not but)
 
-    async def place(self, *, again: bool = False) -> Place:
+    async def place(self, *, again: bool = False, at: Server | None = None) -> Place:
         """Wait for a server with a place, and take it; to be given back with `leave`.
 
-        Whoever goes on with something begun comes before those who begin.
+        Whoever goes on with something begun comes before those who begin. It is the server that is
+        named, as long as that one is here.
         """
         self._again += again
         try:
             await checkpoint()
-            while (found := self._free()) is None or (self._again and not again):
+            while (found := self._free(at)) is None or (self._again and not again):
                 await self._changed.wait()
         finally:
             self._again -= again
@@ -143,9 +148,10 @@ class Servers:
         auto = found.auto
         return Place(found, None if auto is None else auto.begin(anyio.current_time()))
 
-    def _free(self) -> Server | None:
-        """The server with the largest part of its places free."""
-        free = [server for server in self.all if server.here and server.in_flight < server.limit]
+    def _free(self, wanted: Server | None) -> Server | None:
+        """The one that is wanted, or else that with the largest part of its places free."""
+        asked = [wanted] if wanted is not None and wanted.here else self.all
+        free = [server for server in asked if server.here and server.in_flight < server.limit]
         return min(free, key=lambda server: server.in_flight / server.limit, default=None)
 
     def leave(self, place: Place, *, counts: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sized
+from contextlib import suppress
 from inspect import isasyncgen, isgenerator
 from typing import NamedTuple, cast
 
@@ -22,6 +23,14 @@ class Chunk(NamedTuple):
     texts: list[str]
 
 
+def _length(texts: Texts) -> int | None:
+    """How many there are, where they say so; what can have a length need not have one."""
+    if isinstance(texts, Sized):
+        with suppress(TypeError):
+            return len(texts)
+    return None
+
+
 class Source:
     """The batches of a job.
 
@@ -30,7 +39,7 @@ class Source:
     """
 
     def __init__(self, texts: Texts, batch_size: int, batch_chars: int | None) -> None:
-        self.total = len(texts) if isinstance(texts, Sized) else None
+        self.total = _length(texts)
         self._texts = _checked(texts)
         self._size = batch_size
         self._most = batch_chars
