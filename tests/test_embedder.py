@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import anyio
 import dask
@@ -37,12 +38,14 @@ from ollama_sc import (
     ConnectError,
     EmbedError,
     ModelNotFoundError,
+    ProtocolError,
     RequestError,
     ResponseError,
 )
 from ollama_sc.embedding import Embedder, _embedder, _retries
 from ollama_sc.embedding._plan import plan
-from ollama_sc.embedding._servers import PROBE, Server
+from ollama_sc.embedding._servers import PROBE, Server, Servers
+from ollama_sc.embedding._worker import LastingServers
 from ollama_sc.testing import FakeOllama, Reply
 
 MODEL = "nomic-embed-text"
@@ -534,8 +537,9 @@ def test_closing_while_a_call_begins_ends_it(
     server: Served, make: Callable[..., Embedder], first: str
 ) -> None:
     """It gets `AbortError`, whether the event loop still heard of it or was gone already."""
-    server.fake.always(QUICK, Reply.default(stall_at=0))
     embed = make(server)
+    embed(["a"])
+    server.fake.always(QUICK, Reply.default(stall_at=0))
     worker = embed._start()
     schedule = worker._schedule
     assert schedule is not None
@@ -555,6 +559,128 @@ def test_closing_while_a_call_begins_ends_it(
     with pytest.raises(ClientClosedError):
         embed(["a"])
     server.wait_all_closed()
+
+
+@pytest.mark.parametrize("moment", ["makes clients", "waits"])
+def test_a_signals_handler_can_close_it_in_its_first_call(
+    server: Served, make: Callable[..., Embedder], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Nothing that `close` needs is held by the thread that it interrupts."""
+    server.fake.always(QUICK, Reply.default(stall_at=0))
+    embed = make(server)
+    if moment == "makes clients":
+        embed._clients = None
+
+        def interrupted() -> list[AsyncClient]:
+            embed.close()
+            return []
+
+        monkeypatch.setattr(embed, "_make_clients", interrupted)
+        with pytest.raises(ClientClosedError):
+            embed(["a"])
+        return
+
+    def interrupt() -> None:
+        server.wait_for_requests(1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: embed.close())
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(interrupt)
+            with pytest.raises(AbortError, match="the embedder was closed"):
+                embed(["a"])
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_one_that_cannot_start_says_why_and_can_try_again(
+    server: Served, make: Callable[..., Embedder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits gets the reason; the next call starts afresh."""
+    embed = make(server)
+    with monkeypatch.context() as patched, ThreadPoolExecutor(2) as pool:
+
+        async def broken(self: AsyncClient) -> AsyncClient:
+            raise OSError("no more files")
+
+        patched.setattr(AsyncClient, "__aenter__", broken)
+        outcomes = [pool.submit(embed, ["a"]) for _ in range(2)]
+        for outcome in outcomes:
+            with pytest.raises(OSError, match="no more files"):
+                outcome.result()
+    assert embed(["a"]).shape == (1, 8)
+
+
+def test_it_can_be_closed_from_its_own_thread(
+    server: Served, make: Callable[..., Embedder]
+) -> None:
+    """Where it cannot wait for itself: what runs ends all the same."""
+    embed = make(server, batch_size=1, on_progress=lambda _: embed.close())
+    with pytest.raises(AbortError):
+        embed(texts(10))
+    with pytest.raises(ClientClosedError):
+        embed(["a"])
+    server.wait_all_closed()
+    embed.close()  # which waits
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_who_comes_while_a_warm_up_is_given_up_gets_another(backend: str) -> None:
+    """It is not told that nobody waited."""
+
+    class Slow:
+        here = False
+        dimensions = 0
+
+        def __init__(self) -> None:
+            self.asked = 0
+            self.ending = anyio.Event()
+
+        async def warm_up(self) -> None:
+            self.asked += 1
+            if self.asked == 1:
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await self.ending.wait()
+            self.dimensions = 8
+
+    async def main() -> None:
+        server: Any = Slow()
+        found: list[int] = []
+
+        async def wait() -> None:
+            found.append(await servers.warm_up(server))
+
+        async with anyio.create_task_group() as tasks:
+            servers = LastingServers([], tasks)
+            with anyio.move_on_after(0.01):
+                await wait()
+            tasks.start_soon(servers.stop_warming_up)
+            await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            server.ending.set()
+        assert found == [8]
+        assert not servers._warming
+
+    with patch.object(Servers, "welcome"):
+        anyio.run(main, backend=backend)
+
+
+def test_a_model_that_was_replaced_costs_one_call(
+    server: Served, make: Callable[..., Embedder]
+) -> None:
+    """The next one asks again how long the vectors are."""
+    embed = make(server)
+    assert embed(["a"]).shape == (1, 8)
+    server.fake.models.dimensions = 16
+    with pytest.raises(ProtocolError, match="16 dimensions"):
+        embed(["a"])
+    assert embed(["a"]).shape == (1, 16)
+    assert server.warm_ups() == 2
 
 
 def test_one_that_is_dropped_ends(server: Served, make: Callable[..., Embedder]) -> None:
@@ -734,6 +860,33 @@ def test_it_starts_afresh_in_a_process_that_was_forked(server: Served, backend: 
     assert server.fake.connections == 2
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_fork_while_another_thread_starts_it(server: Served, backend: str) -> None:
+    """What that thread holds is not held in the child."""
+    program = """
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # for programs with threads
+        held, forked = threading.Event(), threading.Event()
+
+        def hold():
+            with embed._lock:
+                held.set()
+                forked.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        child = os.fork()
+        if child:
+            forked.set()
+            assert os.waitpid(child, 0)[1] == 0
+            thread.join()
+        assert embed(["a", "b"]).shape == (2, 8)
+        embed.close()
+    """
+    run_program(server, backend, program)
+
+
 # -- arguments -------------------------------------------------------------------------------------
 
 
@@ -781,6 +934,17 @@ def test_the_client_and_the_requests_are_as_it_is_told(
 
 
 # -- pickling --------------------------------------------------------------------------------------
+
+
+def test_a_closed_one_does_not_stay_where_they_arrive(server: Served) -> None:
+    """One that was closed just when it arrived is replaced by the next."""
+    embed = Embedder(MODEL, server.url)
+    some = pickle.dumps(embed)
+    embed.close()
+    _embedder._arrived[embed._key] = embed
+    with pickle.loads(some) as arrived:
+        assert arrived(["a"]).shape == (1, 8)
+        assert pickle.loads(some) is arrived
 
 
 def test_it_arrives_as_what_it_was_made_with(server: Served, make: Callable[..., Embedder]) -> None:

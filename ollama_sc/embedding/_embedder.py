@@ -8,11 +8,11 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
-from threading import Lock
+from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 from uuid import uuid4
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from ollama_sc import _request
 from ollama_sc._calls import CLEANUP_SECONDS
@@ -55,7 +55,8 @@ class Embedder:
 
     It can be pickled, and then is what it was made with: a process holds one copy of it, however
     often it arrives, whose loop and clients start with the first call there. In a process that was
-    forked it starts afresh. A program that ends closes it.
+    forked it starts afresh (but no Python process should be forked while another thread imports
+    something, as the first call does). A program that ends closes it.
 
     Args:
         model: its name, such as ``"nomic-embed-text"``.
@@ -102,9 +103,12 @@ class Embedder:
         self._clients: list[AsyncClient] | None = self._make_clients()
         self._key = uuid4().hex
         self._closed = False
-        self._lock = Lock()
+        # Never held while something is waited for. A signal's handler can call `close` where its
+        # own thread holds it.
+        self._lock = RLock()
         self._worker: Worker | None = None
         _alive[self._key] = self
+        _watch_forks()
 
     # -- batches -----------------------------------------------------------------------------
 
@@ -156,7 +160,9 @@ class Embedder:
 
     def _embed(self, texts: list[str]) -> Vectors:
         worker = self._worker
-        return (self._start() if worker is None else worker).embed(texts)
+        if worker is None or worker.ended:
+            worker = self._start()
+        return worker.embed(texts)
 
     # -- its life ----------------------------------------------------------------------------
 
@@ -170,7 +176,6 @@ class Embedder:
             self._closed = True
             worker, self._clients = self._worker, None
         _arrived.pop(self._key, None)
-        _running.discard(self)
         if worker is not None:
             worker.stop()
             worker.join()
@@ -181,17 +186,14 @@ class Embedder:
         with self._lock:
             if self._closed:
                 raise ClientClosedError(CLOSED)
-            if self._worker is None:
+            if self._worker is None or self._worker.ended:
                 clients, self._clients = self._clients or self._make_clients(), None
                 worker = Worker(self._plan, clients, self._backend)
-                _watch_the_process()
-                try:
-                    worker.start()
-                    _running.add(self)
-                    self._worker = worker
-                except BaseException:
-                    worker.stop()
-                    raise
+                if self._closed:  # by a signal's handler
+                    raise ClientClosedError(CLOSED)
+                _watch_the_end()
+                self._worker = worker
+                worker.start()
             return self._worker
 
     def _make_clients(self) -> list[AsyncClient]:
@@ -202,7 +204,7 @@ class Embedder:
 
         Its thread is not here, and its descriptors are shared: closing them would disturb it.
         """
-        self._lock = Lock()
+        self._lock = RLock()
         _left_alone.append(self._worker)
         self._worker = None
 
@@ -246,7 +248,6 @@ class Embedder:
 _KEPT = 8  # embedders that arrived
 _alive: WeakValueDictionary[str, Embedder] = WeakValueDictionary()  # by key
 _arrived: OrderedDict[str, Embedder] = OrderedDict()  # the last ones that were unpickled
-_running: WeakSet[Embedder] = WeakSet()
 _left_alone: list[Any] = []  # the parent's, after a fork
 
 
@@ -257,6 +258,8 @@ def _arrive(kind: type[Embedder], key: str, arguments: dict[str, Any]) -> Embedd
         made = kind(**arguments)
         made._key = key
         embedder = _arrived.setdefault(key, made)  # another thread may have been quicker
+        if embedder._closed:  # and have arrived with it just when it was closed
+            embedder = made
         _alive[key] = embedder
     _arrived[key] = embedder
     _arrived.move_to_end(key)
@@ -266,14 +269,19 @@ def _arrive(kind: type[Embedder], key: str, arguments: dict[str, Any]) -> Embedd
 
 
 @cache
-def _watch_the_process() -> None:
-    """See to embedders when this process ends, and in those that are forked from it."""
-    atexit.register(_close_all)
+def _watch_forks() -> None:
+    """See to embedders in processes that are forked from this one."""
     os.register_at_fork(after_in_child=_all_forked)
 
 
+@cache
+def _watch_the_end() -> None:
+    """See to embedders when this process ends."""
+    atexit.register(_close_all)
+
+
 def _close_all() -> None:
-    for embedder in list(_running):
+    for embedder in list(_alive.values()):
         worker = embedder._worker
         if worker is not None:
             worker.stop()
@@ -281,9 +289,8 @@ def _close_all() -> None:
 
 
 def _all_forked() -> None:
-    for embedder in list(_running):
+    for embedder in list(_alive.values()):
         embedder._forked()
-    _running.clear()
 
 
 def _listed(hosts: object) -> list[Any]:

@@ -56,13 +56,13 @@ class Worker:
         self._thread = Thread(
             target=Context().run, args=(self._run,), name="ollama_sc embedder", daemon=True
         )
-        self._ready: SimpleQueue[BaseException | None] = SimpleQueue()  # or why it is not
         self._schedule: Callable[[Callable[[], object]], object] | None = None  # in the event loop
         self._inbox: deque[Callable[[], object]] = deque()  # to be done in the event loop
         self._news: anyio.Event | None = None  # there is something, or it is to stop
         self._stop_soon = False
-        self._ended = False
-        self._error: BaseException | None = None
+        self.ended = False  # nobody is let in any more
+        self._error: BaseException | None = None  # what it ended with, unasked
+        self._failed_to_close: BaseException | None = None
         self._asked: set[_Call] = set()  # calls that somebody waits for
         self._calls = 0  # that are running
         self._tasks: TaskGroup | None = None
@@ -71,11 +71,8 @@ class Worker:
     # -- for any thread ----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start it, and wait until its clients are open; to be stopped also where this fails."""
+        """Start it, without waiting: whoever calls waits."""
         self._thread.start()
-        error = self._ready.get()
-        if error is not None:
-            raise error
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """The vectors of some texts. An exception that interrupts the wait ends the requests.
@@ -83,23 +80,23 @@ class Worker:
         Raises:
             ClientClosedError: it was stopped before.
             AbortError: it was stopped meanwhile.
-            OllamaError: others, as `embed_array` does.
+            OllamaError: others, as `embed_array` does; or it could not start.
         """
         if current_thread() is self._thread:
             raise RequestError("an embedder cannot be called in its own event loop")
-        if self._stop_soon or self._ended:
+        if self._stop_soon:
             raise ClientClosedError(CLOSED)
         call = _Call(texts)
         self._asked.add(call)
         try:
             self._soon(partial(self._begin, call))
-            if self._ended:  # maybe before it could know of this call
-                call.finish(AbortError(CLOSED_MEANWHILE))
+            if self.ended:  # maybe before it could know of this call
+                call.finish(self._why_ended())
             call.done.get()
         except BaseException:
             self._soon(partial(self._abandon, call))
             # If it is finished, the interrupt came just after that.
-            if not (call.finished or self._ended):
+            if not (call.finished or self.ended):
                 call.done.get()
             raise
         finally:
@@ -109,13 +106,18 @@ class Worker:
     def stop(self) -> None:
         """Tell it to end what runs, to close its clients, and to end; without waiting."""
         self._stop_soon = True
-        if self._schedule is not None:  # otherwise it sees that by itself
-            self._wake()
+        self._wake()
 
     def join(self, seconds: float | None = None) -> None:
-        """Wait until it has ended; raises what its clients failed with when they were closed."""
+        """Wait until it has ended; raises what its clients failed with when they were closed.
+
+        Its own thread does not wait for itself, nor a signal's handler for a thread whose start it
+        interrupts.
+        """
+        if self._thread.ident is None or current_thread() is self._thread:
+            return
         self._thread.join(seconds)
-        error, self._error = self._error, None
+        error, self._failed_to_close = self._failed_to_close, None
         if error is not None:
             raise error
 
@@ -125,9 +127,15 @@ class Worker:
         self._wake()
 
     def _wake(self) -> None:
-        assert self._schedule is not None
-        with suppress(RuntimeError):  # the loop is closed
-            self._schedule(self._notify)
+        if self._schedule is not None:  # otherwise it looks by itself, once it runs
+            with suppress(RuntimeError):  # the loop is closed
+                self._schedule(self._notify)
+
+    def _why_ended(self) -> BaseException:
+        error = self._error
+        if error is None:
+            return AbortError(CLOSED_MEANWHILE)
+        return copy(error) if isinstance(error, OllamaError) else error
 
     # -- in its thread -----------------------------------------------------------------------
 
@@ -135,12 +143,14 @@ class Worker:
         try:
             anyio.run(self._main, backend=self._backend)
         except BaseException as error:  # noqa: BLE001 - whoever waits gets it
-            self._error = error
+            if self._stop_soon:
+                self._failed_to_close = error
+            else:
+                self._error = error
         # From here on nobody is let in; who was quicker is told here, or sees it.
-        self._ended = True
-        self._ready.put(self._error)
+        self.ended = True
         for call in tuple(self._asked):
-            call.finish(AbortError(CLOSED_MEANWHILE))
+            call.finish(self._why_ended())
 
     async def _main(self) -> None:
         self._news = anyio.Event()
@@ -152,12 +162,11 @@ class Worker:
             async with anyio.create_task_group() as warm_ups, anyio.create_task_group() as tasks:
                 self._servers = LastingServers(self._plan.servers(self._clients).all, warm_ups)
                 self._tasks = tasks
-                self._ready.put(None)
                 while not self._stop_soon:
-                    await self._news.wait()
-                    self._news = anyio.Event()
                     while self._inbox:
                         self._inbox.popleft()()
+                    await self._news.wait()
+                    self._news = anyio.Event()
                 # Not `abort`, which does not know of a job that is only about to start.
                 warm_ups.cancel_scope.cancel()
 
@@ -246,7 +255,7 @@ class LastingServers(Servers):
 
     async def warm_up(self, server: Server) -> int:
         """See `Servers.warm_up`; whoever asks meanwhile gets the same outcome."""
-        if server.here:  # an earlier job has seen to it, or another one just now
+        if server.here and server.dimensions:  # an earlier job has seen to it, or one just now
             return server.dimensions
         warming = self._warming.get(server)
         if warming is None:
@@ -260,8 +269,10 @@ class LastingServers(Servers):
 
     async def stop_warming_up(self) -> None:
         """Nobody is interested any more: end it, and wait for that."""
-        for warming in list(self._warming.values()):
+        ending, self._warming = self._warming, {}  # who comes meanwhile begins anew
+        for warming in ending.values():
             warming.scope.cancel()
+        for warming in ending.values():
             await warming.ended.wait()
 
     async def _warm_up(self, server: Server, warming: _WarmUp) -> None:
@@ -273,7 +284,8 @@ class LastingServers(Servers):
         except Exception as error:  # noqa: BLE001 - those who wait get it
             warming.error = error
         finally:
-            del self._warming[server]
+            if self._warming.get(server) is warming:
+                del self._warming[server]
             warming.ended.set()
 
 
