@@ -159,9 +159,7 @@ class _Job:
         try:
             manifest = folder.load()
             if manifest is None:
-                manifest = Manifest(settings=settings)
-                folder.save(manifest)
-                return manifest
+                return Manifest(settings=settings)  # written with the first rows: it binds
             if differences := manifest.settings.differences(settings):
                 lines = "\n  ".join(differences)
                 raise Refused(f"{path} belongs to another job:\n  {lines}\nUse another folder.")
