@@ -361,6 +361,39 @@ def test_signals(url: str, tmp_path: Path, backend: str, number: signal.Signals)
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_nobody_writes_to_a_pipe(
+    url: str, tmp_path: Path, backend: str, number: signal.Signals
+) -> None:
+    """A named pipe that nobody has opened for writing keeps no job from its end."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    program = """
+import os, sys
+from ollama_sc.cli import main
+def audit(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("pipe.jsonl"):
+        print("opening", flush=True)
+sys.addaudithook(audit)
+sys.exit(main())
+"""
+    arguments = ["embed", str(tmp_path / "pipe.jsonl"), "-m", MODEL, "-o", str(tmp_path / "out")]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments, "--backend", backend, "--host", url],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "opening\n"
+        process.send_signal(number)
+        try:
+            _, text = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + number
+    assert text.startswith(f"ollama-sc: stopped by {number.name}\nGo on with: ")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_second_signal_ends_it_at_once(url: str, tmp_path: Path) -> None:
     """Where keeping what is done takes too long; nothing is lost that the manifest counts."""
     program = """

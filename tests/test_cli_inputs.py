@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -352,6 +356,47 @@ async def test_a_pipe_is_known_by_its_rows(tmp_path: Path) -> None:
             await piped(
                 b"".join(content.splitlines(keepends=True)[: skip - 1]), skip=skip, mark=mark
             )
+
+
+async def test_a_named_pipe_waits_for_its_writer(tmp_path: Path) -> None:
+    """What it writes is read; one that comes only after the reading was ended finds no reader."""
+    path = tmp_path / "pipe.jsonl"
+    os.mkfifo(path)
+    content = write_jsonl(tmp_path / "a.jsonl", 3).read_bytes()
+
+    def write() -> None:
+        path.write_bytes(content)
+
+    found: list[Row] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, write)
+        found += (await read(path))[0]
+    assert len(found) == 3
+    before = set(os.listdir("/proc/self/fd"))
+    threads = set(threading.enumerate())
+    with anyio.move_on_after(0.1) as scope:
+        await read(path)
+    assert scope.cancelled_caught
+    (waiting,) = set(threading.enumerate()) - threads
+    writing = await anyio.to_thread.run_sync(os.open, path, os.O_WRONLY)
+    await anyio.to_thread.run_sync(waiting.join)
+    os.close(writing)
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_named_pipe_that_cannot_be_opened_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a file does."""
+    os.mkfifo(tmp_path / "pipe")
+
+    def refuse(*args: Any) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    lines = _bytes.Lines(_inputs.Source(tmp_path / "pipe"))
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(Stopped, match="cannot read .*pipe: Permission denied"):
+        await lines.next()
 
 
 async def test_standard_input_can_be_anything(

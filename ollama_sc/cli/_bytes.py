@@ -3,6 +3,9 @@
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Thread
 
 import anyio
 import anyio.to_thread
@@ -68,9 +71,12 @@ class Lines:
         return await anyio.to_thread.run_sync(os.read, self._descriptor, _PIECE)
 
     async def _open(self) -> int:
-        if self.source.path is None:
+        path = self.source.path
+        if path is None:
             return sys.stdin.fileno()
-        return await anyio.to_thread.run_sync(os.open, self.source.path, os.O_RDONLY)
+        if path.is_fifo():
+            return await _open_pipe(path)
+        return await anyio.to_thread.run_sync(os.open, path, os.O_RDONLY)
 
     def _split(self, piece: bytes) -> list[bytes]:
         lines = piece.split(b"\n")
@@ -92,3 +98,38 @@ class Lines:
         identity = self.source.identity
         if identity is not None and identity != identity_of(self._descriptor):
             raise Refused(f"{self.source.name} was changed while it was read")
+
+
+async def _open_pipe(path: Path) -> int:
+    """Open a named pipe, which waits until somebody writes to it.
+
+    It waits in a thread of its own, for nothing can end that: asyncio's workers would keep the
+    process from its exit. When cancelled, a descriptor that comes late is closed.
+    """
+    opened = Future[int]()
+    reading, writing = os.pipe()
+
+    def wait() -> None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            if opened.set_running_or_notify_cancel():
+                opened.set_exception(error)
+        else:
+            if opened.set_running_or_notify_cancel():
+                opened.set_result(descriptor)
+            else:
+                os.close(descriptor)
+        finally:
+            os.close(writing)  # wakes up the other end
+
+    Thread(target=wait, daemon=True).start()
+    try:
+        await anyio.wait_readable(reading)
+    except BaseException:
+        if not opened.cancel() and opened.exception() is None:
+            os.close(opened.result())
+        raise
+    finally:
+        os.close(reading)
+    return opened.result()
