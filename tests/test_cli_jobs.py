@@ -35,7 +35,7 @@ from cli_support import (
 )
 
 from ollama_sc import AsyncClient
-from ollama_sc.cli import _feed, _folder, _job, _shards
+from ollama_sc.cli import _bytes, _feed, _folder, _job, _shards
 from ollama_sc.cli._errors import Refused
 from ollama_sc.cli._rows import Row
 from ollama_sc.testing import FakeModel, FakeOllama, Reply
@@ -611,7 +611,7 @@ async def test_a_model_that_was_changed_is_refused(
     assert f"\n  model: {MODEL} (" in said.text
 
 
-async def test_an_input_that_changes_while_it_is_read_is_refused(
+async def test_an_input_that_changes_while_it_is_read_stops_it(
     fake: FakeOllama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was hashed is what is embedded, or the job does not say that it is done."""
@@ -630,9 +630,36 @@ async def test_an_input_that_changes_while_it_is_read_is_refused(
         with monkeypatch.context() as patched:
             patched.setattr(_job._inputs, "examine", examined)
             status, said = await embed(fake, corpus, tmp_path / corpus.suffix)
-        assert status == 2
-        assert said.text == f"ollama-sc: {corpus} was changed while it was read"
+        assert status == 3
+        assert said.lines[0] == f"ollama-sc: stopped: {corpus} was changed while it was read"
+        assert said.lines[-1] == "Go on with: ollama-sc embed ..."
         assert manifest(tmp_path / corpus.suffix)["progress"]["done"] is False
+
+
+async def test_a_line_without_end_stops_what_has_begun(
+    fake: FakeOllama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind rows that are done the job is stopped; where nothing was changed it is refused."""
+    monkeypatch.setattr(_bytes, "_LONGEST", 200)
+    monkeypatch.setattr(_bytes, "_PIECE", 1000)
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", 50)
+    with corpus.open("a") as file:
+        file.write("x" * 3000)
+    status, said = await embed(fake, corpus, tmp_path / "out")
+    assert status == 3
+    text = f"{corpus}:51: longer than 0 MiB"
+    assert said.lines == [
+        f"ollama-sc: stopped: {text}",
+        "50 rows are done",
+        "Go on with: ollama-sc embed ...",
+    ]
+    status, said = await embed(fake, corpus, tmp_path / "out")
+    assert (status, said.lines[-1]) == (2, f"ollama-sc: {text}")
+    assert manifest(tmp_path / "out")["progress"]["rows"] == 50
+    (tmp_path / "long.jsonl").write_text("x" * 3000)
+    status, said = await embed(fake, tmp_path / "long.jsonl", tmp_path / "long")
+    assert status == 2
+    assert not (tmp_path / "long").exists()
 
 
 # -- the folder ------------------------------------------------------------------------------------

@@ -211,9 +211,11 @@ class _Job:
             await shards.finish()
         except CannotWrite:
             raise
-        except BaseException:
+        except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await shards.keep()
+            if isinstance(error, Refused) and shards.rows > before:
+                raise Stopped(str(error)) from error  # too late to refuse: rows were written
             raise
         finally:
             self._reporter.end()
