@@ -95,6 +95,13 @@ async def test_files_and_globs(tmp_path: Path) -> None:
         (["."], "is a folder: name its files"),
         (["a.jsonl", "a.txt"], "the inputs are jsonl and lines"),
         (["a.csv"], "a.csv: say its format, --input-format jsonl, lines or parquet"),
+        (["a.jsonl/b.jsonl"], "cannot read a.jsonl/b.jsonl: Not a directory"),
+        (["dangling.jsonl"], "there is no file dangling.jsonl"),
+        (["*gling.jsonl"], "there is no file dangling.jsonl"),
+        (["loop.jsonl"], "cannot read loop.jsonl: Too many levels of symbolic links"),
+        ([f"{'n' * 300}.jsonl"], ".jsonl: File name too long"),
+        ([f"{'n' * 300}*.jsonl"], "no file is like n"),
+        (["caf\udce9.jsonl"], "there is no file caf\\xe9.jsonl"),
     ],
 )
 async def test_what_cannot_be_read_is_refused(
@@ -104,9 +111,24 @@ async def test_what_cannot_be_read_is_refused(
     monkeypatch.chdir(tmp_path)
     for name in ("a.jsonl", "a.txt", "a.csv"):
         Path(name).touch()
+    Path("dangling.jsonl").symlink_to("nowhere")
+    Path("loop.jsonl").symlink_to("loop.jsonl")
     with pytest.raises(Refused) as caught:
         _inputs.find(names, None)
     assert text in str(caught.value)
+
+
+async def test_a_file_in_a_closed_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system does not even say whether it is there."""
+
+    def closed(path: Path, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", closed)
+    with pytest.raises(Refused, match=r"^cannot read secret/a\.jsonl: Permission denied$"):
+        _inputs.find(["secret/a.jsonl"], None)
 
 
 @pytest.mark.parametrize(

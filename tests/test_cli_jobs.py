@@ -534,6 +534,25 @@ async def test_a_pipe_may_grow(fake: FakeOllama, tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 
 
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+async def test_a_name_that_is_not_utf8(fake: FakeOllama, tmp_path: Path, format: str) -> None:
+    """Is written with its bytes escaped; the job goes on with it, also under another name."""
+    corpus = Path(f"{tmp_path}/caf\udce9.{format}")
+    out = Path(f"{tmp_path}/\udce9")
+    pq.write_table(pa.table({"text": [None, *"abcdefghijklmnopqrstuvwxyz"]}), tmp_path / "made")
+    (tmp_path / "made").rename(corpus)
+    if format == "jsonl":
+        corpus.write_text('{"text": null}\n' + '{"text": "good"}\n' * 26)
+    stop_after(fake, 1)
+    assert (await embed(fake, corpus, out, max_in_flight=1))[0] == 3
+    assert manifest(out)["settings"]["input"]["files"][0]["name"] == f"caf\\xe9.{format}"
+    assert (await embed(fake, corpus, out))[0] == 1
+    assert [entry["where"] for entry in failures(out)] == [f"{tmp_path}/caf\\xe9.{format}:1"]
+    moved = corpus.rename(tmp_path / f"cafe.{format}")
+    status, said = await embed(fake, moved, out)
+    assert (status, said.lines[0]) == (1, f"Done before: 27 rows in {out}")
+
+
 # -- what binds ------------------------------------------------------------------------------------
 
 

@@ -263,7 +263,7 @@ class _Job:
     # -- what it says ------------------------------------------------------------------------
 
     def _say_that_it_takes_time(self, paths: Sequence[Path | None]) -> None:
-        size = sum(path.stat().st_size for path in paths if path is not None)
+        size = sum(_inputs.status_of(path).st_size for path in paths if path is not None)
         if size >= _MUCH:
             self._reporter.say(f"Reading the input once, {size / 1e9:,.1f} GB, to know it again")
 
