@@ -210,6 +210,33 @@ async def test_plain_lines(tmp_path: Path) -> None:
     assert key_type == pa.int64()
 
 
+@pytest.mark.parametrize("piece", [1, 2, 3, 7])
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        (b"", []),
+        (b"\xef\xbb\xbf", []),
+        (b"\xef\xbb\xbf\n", [""]),
+        (b"\xef\xbb\xbfa", ["a"]),
+        (b"\xef\xbb", [None]),
+    ],
+)
+async def test_a_byte_order_mark_is_no_text(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    piece: int,
+    content: bytes,
+    texts: list[str | None],
+) -> None:
+    """A file of nothing else has no line, as an empty one; what is counted is what is read."""
+    monkeypatch.setattr(_bytes, "_PIECE", piece)
+    monkeypatch.setattr(_inputs, "_PIECE", piece)
+    path = written(tmp_path / "a.txt", content)
+    rows, _ = await read(path)
+    assert [row.text for row in rows] == texts
+    assert (await _inputs.examine([path], "lines")).total == len(texts)
+
+
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("end", ["", "\n"])
 async def test_lines_are_the_same_in_any_pieces(

@@ -11,11 +11,10 @@ import anyio
 import anyio.to_thread
 
 from ollama_sc.cli._errors import Refused, Stopped
-from ollama_sc.cli._inputs import Source, identity_of, is_regular
+from ollama_sc.cli._inputs import BYTE_ORDER_MARK, Source, identity_of, is_regular
 
 _PIECE = 128 << 10
 _LONGEST = 64 << 20  # bytes of a line: beyond it there is no memory to be bounded
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Lines:
@@ -49,7 +48,9 @@ class Lines:
                 lines = self._split(piece)
             if self._first and lines:
                 self._first = False
-                lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
+                lines[0] = lines[0].removeprefix(BYTE_ORDER_MARK)
+                if not piece and not lines[0]:  # nothing but the mark: no line has begun
+                    lines = []
             if lines or not piece:
                 self.count += len(lines)
                 return lines

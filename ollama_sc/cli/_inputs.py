@@ -17,6 +17,7 @@ from ollama_sc.cli._errors import Refused
 
 Format = Literal["jsonl", "lines", "parquet"]
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 STANDARD_INPUT = "-"
 _FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
@@ -216,7 +217,10 @@ async def _examine_file(path: Path) -> _Examined:
                 pass
     except OSError as error:
         raise Refused(f"cannot read {shown(path)}: {error.strerror}") from error
-    lines += last not in (b"", b"\n")
+    if (
+        digest.digest() != hashlib.sha256(BYTE_ORDER_MARK).digest()
+    ):  # a file of it alone has no line
+        lines += last not in (b"", b"\n")
     return _Examined(
         Source(path, identity), FilePrint(shown(path.name), size, digest.hexdigest()), lines
     )
