@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -360,6 +361,39 @@ def test_signals(url: str, tmp_path: Path, backend: str, number: signal.Signals)
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_nobody_writes_to_a_pipe(
+    url: str, tmp_path: Path, backend: str, number: signal.Signals
+) -> None:
+    """A named pipe that nobody has opened for writing keeps no job from its end."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    program = """
+import os, sys
+from ollama_sc.cli import main
+def audit(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("pipe.jsonl"):
+        print("opening", flush=True)
+sys.addaudithook(audit)
+sys.exit(main())
+"""
+    arguments = ["embed", str(tmp_path / "pipe.jsonl"), "-m", MODEL, "-o", str(tmp_path / "out")]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments, "--backend", backend, "--host", url],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "opening\n"
+        process.send_signal(number)
+        try:
+            _, text = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + number
+    assert text.startswith(f"ollama-sc: stopped by {number.name}\nGo on with: ")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_second_signal_ends_it_at_once(url: str, tmp_path: Path) -> None:
     """Where keeping what is done takes too long; nothing is lost that the manifest counts."""
     program = """
@@ -417,6 +451,53 @@ def test_memory_does_not_grow_with_the_corpus(url: str, tmp_path: Path) -> None:
         peaks.append(int(done.stdout))
     print(f"peaks in KiB: {peaks}")
     assert peaks[1] - peaks[0] < 20_000, f"KiB: {peaks}"
+
+
+# -- what nobody hears -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full", "2>&1 >&3 | true", "2>&- <&-"])
+def test_a_job_needs_no_listener(url: str, tmp_path: Path, stderr: str) -> None:
+    """With stderr closed, full or without a reader the statuses are the same, and stdout is empty."""
+    (tmp_path / "some.jsonl").write_text('{"text": "a"}\n{"text": null}\n')
+    write_jsonl(tmp_path / "all.jsonl", 3)
+    for name, field, status in (("all", "text", 0), ("some", "text", 1), ("all", "no", 2)):
+        arguments = ["embed", f"{name}.jsonl", "--field", field, "-m", MODEL, "-o", name + field]
+        command = shlex.join([*COMMAND, *arguments, "--host", url])
+        done = subprocess.run(
+            ["bash", "-c", f"exec 3>&1; {command} {stderr}; exit ${{PIPESTATUS[0]}}"],
+            env=environment(), check=False, capture_output=True, cwd=tmp_path, timeout=50,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (status, b"")
+
+
+def test_a_mistake_of_the_command_needs_no_listener() -> None:
+    """Its own errors have their status, too, where their traceback cannot be written."""
+    code = "import sys; from ollama_sc.cli import _app, main; _app.run = None; sys.exit(main())"
+    for stderr in ("2>&-", "2>/dev/full"):
+        command = f"{shlex.join([sys.executable, '-c', code])} {stderr}"
+        assert subprocess.run(["bash", "-c", command], check=False).returncode == 3
+
+
+def test_a_terminal_that_goes_away_ends_nothing(url: str, tmp_path: Path) -> None:
+    """The bar has nowhere to go then."""
+    arguments = ["embed", "-", "--input-format", "lines", "-m", MODEL, "-o", str(tmp_path / "out")]
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, *arguments, "--host", url, "--batch-size", "1", "--shard-rows", "1"],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=slave, env=environment(),
+    ) as process:  # fmt: skip
+        os.close(slave)
+        assert process.stdin is not None
+        process.stdin.write(b"first\n" * 65)
+        process.stdin.flush()
+        while not exists(tmp_path):
+            os.read(master, 65536)
+        os.close(master)
+        process.stdin.write(b"then\n" * 1000)
+        process.stdin.close()
+        assert process.wait(30) == 0
+    assert manifest(tmp_path / "out")["progress"]["rows"] == 1065
 
 
 # -- what is seen ----------------------------------------------------------------------------------

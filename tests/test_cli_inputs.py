@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -91,6 +95,13 @@ async def test_files_and_globs(tmp_path: Path) -> None:
         (["."], "is a folder: name its files"),
         (["a.jsonl", "a.txt"], "the inputs are jsonl and lines"),
         (["a.csv"], "a.csv: say its format, --input-format jsonl, lines or parquet"),
+        (["a.jsonl/b.jsonl"], "cannot read a.jsonl/b.jsonl: Not a directory"),
+        (["dangling.jsonl"], "there is no file dangling.jsonl"),
+        (["*gling.jsonl"], "there is no file dangling.jsonl"),
+        (["loop.jsonl"], "cannot read loop.jsonl: Too many levels of symbolic links"),
+        ([f"{'n' * 300}.jsonl"], ".jsonl: File name too long"),
+        ([f"{'n' * 300}*.jsonl"], "no file is like n"),
+        (["caf\udce9.jsonl"], "there is no file caf\\xe9.jsonl"),
     ],
 )
 async def test_what_cannot_be_read_is_refused(
@@ -100,9 +111,24 @@ async def test_what_cannot_be_read_is_refused(
     monkeypatch.chdir(tmp_path)
     for name in ("a.jsonl", "a.txt", "a.csv"):
         Path(name).touch()
+    Path("dangling.jsonl").symlink_to("nowhere")
+    Path("loop.jsonl").symlink_to("loop.jsonl")
     with pytest.raises(Refused) as caught:
         _inputs.find(names, None)
     assert text in str(caught.value)
+
+
+async def test_a_file_in_a_closed_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system does not even say whether it is there."""
+
+    def closed(path: Path, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", closed)
+    with pytest.raises(Refused, match=r"^cannot read secret/a\.jsonl: Permission denied$"):
+        _inputs.find(["secret/a.jsonl"], None)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +208,33 @@ async def test_plain_lines(tmp_path: Path) -> None:
     assert [row.key for row in rows] == [row.number for row in rows] == list(range(6))
     assert rows[5].where == f"{tmp_path}/a.txt:6"
     assert key_type == pa.int64()
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 7])
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        (b"", []),
+        (b"\xef\xbb\xbf", []),
+        (b"\xef\xbb\xbf\n", [""]),
+        (b"\xef\xbb\xbfa", ["a"]),
+        (b"\xef\xbb", [None]),
+    ],
+)
+async def test_a_byte_order_mark_is_no_text(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    piece: int,
+    content: bytes,
+    texts: list[str | None],
+) -> None:
+    """A file of nothing else has no line, as an empty one; what is counted is what is read."""
+    monkeypatch.setattr(_bytes, "_PIECE", piece)
+    monkeypatch.setattr(_inputs, "_PIECE", piece)
+    path = written(tmp_path / "a.txt", content)
+    rows, _ = await read(path)
+    assert [row.text for row in rows] == texts
+    assert (await _inputs.examine([path], "lines")).total == len(texts)
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 1000])
@@ -352,6 +405,47 @@ async def test_a_pipe_is_known_by_its_rows(tmp_path: Path) -> None:
             await piped(
                 b"".join(content.splitlines(keepends=True)[: skip - 1]), skip=skip, mark=mark
             )
+
+
+async def test_a_named_pipe_waits_for_its_writer(tmp_path: Path) -> None:
+    """What it writes is read; one that comes only after the reading was ended finds no reader."""
+    path = tmp_path / "pipe.jsonl"
+    os.mkfifo(path)
+    content = write_jsonl(tmp_path / "a.jsonl", 3).read_bytes()
+
+    def write() -> None:
+        path.write_bytes(content)
+
+    found: list[Row] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.to_thread.run_sync, write)
+        found += (await read(path))[0]
+    assert len(found) == 3
+    before = set(os.listdir("/proc/self/fd"))
+    threads = set(threading.enumerate())
+    with anyio.move_on_after(0.1) as scope:
+        await read(path)
+    assert scope.cancelled_caught
+    (waiting,) = set(threading.enumerate()) - threads
+    writing = await anyio.to_thread.run_sync(os.open, path, os.O_WRONLY)
+    await anyio.to_thread.run_sync(waiting.join)
+    os.close(writing)
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_named_pipe_that_cannot_be_opened_stops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a file does."""
+    os.mkfifo(tmp_path / "pipe")
+
+    def refuse(*args: Any) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    lines = _bytes.Lines(_inputs.Source(tmp_path / "pipe"))
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(Stopped, match="cannot read .*pipe: Permission denied"):
+        await lines.next()
 
 
 async def test_standard_input_can_be_anything(

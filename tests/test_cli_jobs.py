@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fcntl
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +35,8 @@ from cli_support import (
 )
 
 from ollama_sc import AsyncClient
-from ollama_sc.cli import _feed, _folder, _job, _shards
+from ollama_sc.cli import _bytes, _feed, _folder, _job, _shards
+from ollama_sc.cli._errors import Refused
 from ollama_sc.cli._rows import Row
 from ollama_sc.testing import FakeModel, FakeOllama, Reply
 
@@ -530,6 +534,25 @@ async def test_a_pipe_may_grow(fake: FakeOllama, tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == contents(tmp_path / "straight")
 
 
+@pytest.mark.parametrize("format", ["jsonl", "parquet"])
+async def test_a_name_that_is_not_utf8(fake: FakeOllama, tmp_path: Path, format: str) -> None:
+    """Is written with its bytes escaped; the job goes on with it, also under another name."""
+    corpus = Path(f"{tmp_path}/caf\udce9.{format}")
+    out = Path(f"{tmp_path}/\udce9")
+    pq.write_table(pa.table({"text": [None, *"abcdefghijklmnopqrstuvwxyz"]}), tmp_path / "made")
+    (tmp_path / "made").rename(corpus)
+    if format == "jsonl":
+        corpus.write_text('{"text": null}\n' + '{"text": "good"}\n' * 26)
+    stop_after(fake, 1)
+    assert (await embed(fake, corpus, out, max_in_flight=1))[0] == 3
+    assert manifest(out)["settings"]["input"]["files"][0]["name"] == f"caf\\xe9.{format}"
+    assert (await embed(fake, corpus, out))[0] == 1
+    assert [entry["where"] for entry in failures(out)] == [f"{tmp_path}/caf\\xe9.{format}:1"]
+    moved = corpus.rename(tmp_path / f"cafe.{format}")
+    status, said = await embed(fake, moved, out)
+    assert (status, said.lines[0]) == (1, f"Done before: 27 rows in {out}")
+
+
 # -- what binds ------------------------------------------------------------------------------------
 
 
@@ -607,7 +630,7 @@ async def test_a_model_that_was_changed_is_refused(
     assert f"\n  model: {MODEL} (" in said.text
 
 
-async def test_an_input_that_changes_while_it_is_read_is_refused(
+async def test_an_input_that_changes_while_it_is_read_stops_it(
     fake: FakeOllama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was hashed is what is embedded, or the job does not say that it is done."""
@@ -626,9 +649,36 @@ async def test_an_input_that_changes_while_it_is_read_is_refused(
         with monkeypatch.context() as patched:
             patched.setattr(_job._inputs, "examine", examined)
             status, said = await embed(fake, corpus, tmp_path / corpus.suffix)
-        assert status == 2
-        assert said.text == f"ollama-sc: {corpus} was changed while it was read"
+        assert status == 3
+        assert said.lines[0] == f"ollama-sc: stopped: {corpus} was changed while it was read"
+        assert said.lines[-1] == "Go on with: ollama-sc embed ..."
         assert manifest(tmp_path / corpus.suffix)["progress"]["done"] is False
+
+
+async def test_a_line_without_end_stops_what_has_begun(
+    fake: FakeOllama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind rows that are done the job is stopped; where nothing was changed it is refused."""
+    monkeypatch.setattr(_bytes, "_LONGEST", 200)
+    monkeypatch.setattr(_bytes, "_PIECE", 1000)
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", 50)
+    with corpus.open("a") as file:
+        file.write("x" * 3000)
+    status, said = await embed(fake, corpus, tmp_path / "out")
+    assert status == 3
+    text = f"{corpus}:51: longer than 0 MiB"
+    assert said.lines == [
+        f"ollama-sc: stopped: {text}",
+        "50 rows are done",
+        "Go on with: ollama-sc embed ...",
+    ]
+    status, said = await embed(fake, corpus, tmp_path / "out")
+    assert (status, said.lines[-1]) == (2, f"ollama-sc: {text}")
+    assert manifest(tmp_path / "out")["progress"]["rows"] == 50
+    (tmp_path / "long.jsonl").write_text("x" * 3000)
+    status, said = await embed(fake, tmp_path / "long.jsonl", tmp_path / "long")
+    assert status == 2
+    assert not (tmp_path / "long").exists()
 
 
 # -- the folder ------------------------------------------------------------------------------------
@@ -673,6 +723,84 @@ async def test_a_folder_that_cannot_be_written_is_refused(
     assert status == 2
     assert said.text.startswith(f"ollama-sc: cannot write to {tmp_path / folder}: ")
     assert not fake.requests
+
+
+REFUSED = [
+    {"field": "body"},
+    {"key": "no"},
+    {"model": "no"},
+    {"hosts": ["ftp://there"]},
+    {"inputs": ["/proc/self/mem"], "input_format": "jsonl"},
+]
+
+
+@pytest.mark.parametrize("changed", REFUSED)
+async def test_a_refusal_leaves_nothing(
+    fake: FakeOllama, corpus: Path, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    """No folder that was not there, nothing in one that was: the command that is right can follow."""
+    out = tmp_path / "new" / "out"
+    said = Said()
+    refused = dataclasses.replace(options(corpus, out, [fake.url]), **changed)
+    assert await _job.run(refused, said) == 2, said.text
+    assert sorted(tmp_path.iterdir()) == [corpus]
+    out.mkdir(parents=True)
+    assert await _job.run(refused, said) == 2
+    assert list(out.iterdir()) == []
+    assert (await embed(fake, corpus, out))[0] == 0
+
+
+@pytest.mark.parametrize("rows", [0, 8])
+async def test_a_stop_binds_only_with_rows(fake: FakeOllama, tmp_path: Path, rows: int) -> None:
+    """What was stopped before any row was done can be given another way."""
+    corpus = write_jsonl(tmp_path / "corpus.jsonl", 50)
+    stop_after(fake, rows // 8)
+    assert (await embed(fake, corpus, tmp_path / "out", max_in_flight=1))[0] == 3
+    assert (tmp_path / "out").exists() is bool(rows)
+    assert (await embed(fake, corpus, tmp_path / "out", key="id"))[0] == (2 if rows else 0)
+
+
+def test_a_lock_that_is_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that leaves a folder may remove it while another one is on its way in."""
+    out = tmp_path / "out"
+    flock = fcntl.flock
+    removals = [1, 2, 3]
+
+    def removed(lock: Any, how: int) -> None:
+        if removals and removals.pop():
+            (out / ".lock").unlink()
+            out.rmdir()
+        flock(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed)
+    with _folder.opened(out), pytest.raises(Refused, match="at work"), _folder.opened(out):
+        pass
+    assert not removals
+    assert not out.exists()
+    removals += [1] * 100
+    with pytest.raises(Refused, match="cannot write to"), _folder.opened(out):
+        pass
+    assert not out.exists()
+
+
+def test_many_at_the_door(tmp_path: Path) -> None:
+    """Of jobs that make and remove one folder all the time, no two are ever in it."""
+    program = """
+import pathlib, sys
+from contextlib import suppress
+from ollama_sc.cli._errors import Refused
+from ollama_sc.cli._folder import opened
+inside = pathlib.Path(sys.argv[1]) / "inside"
+entered = 0
+while entered < 500:
+    with suppress(Refused), opened(inside.parent / "new" / "out"):
+        entered += 1
+        inside.touch(exist_ok=False)
+        inside.unlink()
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    processes = [subprocess.Popen(command) for _ in range(3)]
+    assert [process.wait(50) for process in processes] == [0, 0, 0]
 
 
 async def test_foreign_shards_are_not_overwritten(
@@ -817,7 +945,6 @@ async def write_all(folder: Path, rows: list[Any], stop_at: int | None = None) -
                 model="m", digest="d", dimensions=None, truncate=None, shard_rows=20,
             )  # fmt: skip
             found = Manifest(settings=settings)
-            held.save(found)
         else:
             held.clear(found)
         made = _shards.Shards(held, found, pa.string)

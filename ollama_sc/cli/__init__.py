@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+from ollama_sc.cli._stderr import unheard
+
 _NEEDED = ("cyclopts", "rich", "numpy", "pyarrow", "stamina")  # the extra `cli`
 _REFUSED, _STOPPED = 2, 3
 
@@ -21,6 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: those behind the command's name; None takes those of the process.
     """
+    with unheard():
+        return _main(sys.argv[1:] if arguments is None else arguments)
+
+
+def _main(arguments: Sequence[str]) -> int:
     if sys.platform == "win32":
         return _refuse("it needs a system with POSIX file locks, such as Linux or macOS")
     try:
@@ -29,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _refuse(f"{package} is missing: pip install 'ollama-sc[cli]'")
         from ollama_sc.cli._app import run  # noqa: PLC0415 - what it needs is an extra
 
-        return run(sys.argv[1:] if arguments is None else arguments)
+        return run(arguments)
     except KeyboardInterrupt:  # before anything was open
         return 128 + signal.SIGINT
     except Exception:  # noqa: BLE001 - a mistake of this program; Python's own status is 1

@@ -3,16 +3,18 @@
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Thread
 
 import anyio
 import anyio.to_thread
 
 from ollama_sc.cli._errors import Refused, Stopped
-from ollama_sc.cli._inputs import Source, identity_of, is_regular
+from ollama_sc.cli._inputs import BYTE_ORDER_MARK, Source, identity_of, is_regular
 
 _PIECE = 128 << 10
 _LONGEST = 64 << 20  # bytes of a line: beyond it there is no memory to be bounded
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Lines:
@@ -46,7 +48,9 @@ class Lines:
                 lines = self._split(piece)
             if self._first and lines:
                 self._first = False
-                lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
+                lines[0] = lines[0].removeprefix(BYTE_ORDER_MARK)
+                if not piece and not lines[0]:  # nothing but the mark: no line has begun
+                    lines = []
             if lines or not piece:
                 self.count += len(lines)
                 return lines
@@ -68,9 +72,12 @@ class Lines:
         return await anyio.to_thread.run_sync(os.read, self._descriptor, _PIECE)
 
     async def _open(self) -> int:
-        if self.source.path is None:
+        path = self.source.path
+        if path is None:
             return sys.stdin.fileno()
-        return await anyio.to_thread.run_sync(os.open, self.source.path, os.O_RDONLY)
+        if path.is_fifo():
+            return await _open_pipe(path)
+        return await anyio.to_thread.run_sync(os.open, path, os.O_RDONLY)
 
     def _split(self, piece: bytes) -> list[bytes]:
         lines = piece.split(b"\n")
@@ -92,3 +99,38 @@ class Lines:
         identity = self.source.identity
         if identity is not None and identity != identity_of(self._descriptor):
             raise Refused(f"{self.source.name} was changed while it was read")
+
+
+async def _open_pipe(path: Path) -> int:
+    """Open a named pipe, which waits until somebody writes to it.
+
+    It waits in a thread of its own, for nothing can end that: asyncio's workers would keep the
+    process from its exit. When cancelled, a descriptor that comes late is closed.
+    """
+    opened = Future[int]()
+    reading, writing = os.pipe()
+
+    def wait() -> None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            if opened.set_running_or_notify_cancel():
+                opened.set_exception(error)
+        else:
+            if opened.set_running_or_notify_cancel():
+                opened.set_result(descriptor)
+            else:
+                os.close(descriptor)
+        finally:
+            os.close(writing)  # wakes up the other end
+
+    Thread(target=wait, daemon=True).start()
+    try:
+        await anyio.wait_readable(reading)
+    except BaseException:
+        if not opened.cancel() and opened.exception() is None:
+            os.close(opened.result())
+        raise
+    finally:
+        os.close(reading)
+    return opened.result()

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +13,7 @@ from ollama_sc.cli._manifest import NAME, Manifest, decode
 FAILURES = "failures.jsonl"
 _ASIDE = ".tmp-"
 _LOCK = ".lock"
+_TRIES = 10  # to lock a folder that others make and remove
 
 
 def shard_name(number: int) -> str:
@@ -24,25 +25,63 @@ def shard_name(number: int) -> str:
 def opened(path: Path) -> Generator["Folder"]:
     """Make the folder where it is missing, and hold it against other jobs.
 
-    The lock is the kernel's: it ends with the process, however that ends.
+    The lock is the kernel's: it ends with the process, however that ends. Where no job has begun
+    behind it, what was made here goes again.
 
     Raises:
         Refused: it cannot be made or written to, another job is at work in it, or it holds what is
             no job of ours.
     """
+    made: list[Path] = []
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = (path / _LOCK).open("wb")
-    except OSError as error:
-        raise Refused(f"cannot write to {path}: {error.strerror}") from error
-    with lock:
+        with _locked(path, made):
+            try:
+                yield Folder(path)
+            finally:
+                if not (path / NAME).exists():
+                    with suppress(OSError):
+                        (path / _LOCK).unlink()
+    finally:
+        for folder in made:
+            with suppress(OSError):  # where it is not empty
+                folder.rmdir()
+
+
+def _locked(path: Path, made: list[Path]) -> BinaryIO:
+    """The lock, held until it is closed; adds to `made` the folders that were missing.
+
+    Another job may remove it, and the folder, between any two steps of this one. It does so only
+    while it holds the lock: one that is still in its place when it is held stays there.
+    """
+    why: OSError | None = None
+    for _ in range(_TRIES):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refused(f"another ollama-sc is at work in {path}") from None
+            made += [each for each in (path, *path.parents) if not each.exists()]
+            path.mkdir(parents=True, exist_ok=True)
+            lock = (path / _LOCK).open("wb")
+        except FileNotFoundError as error:
+            why = error
+            continue
         except OSError as error:
-            raise Refused(f"cannot lock {path}: {error.strerror}") from error
-        yield Folder(path)
+            raise Refused(f"cannot write to {path}: {error.strerror}") from error
+        with ExitStack() as stack:
+            stack.enter_context(lock)
+            _lock(path, lock)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock.fileno()), (path / _LOCK).stat()):
+                    stack.pop_all()
+                    return lock
+    reason = "it comes and goes" if why is None else why.strerror
+    raise Refused(f"cannot write to {path}: {reason}") from why
+
+
+def _lock(path: Path, lock: BinaryIO) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Refused(f"another ollama-sc is at work in {path}") from None
+    except OSError as error:
+        raise Refused(f"cannot lock {path}: {error.strerror}") from error
 
 
 class Folder:

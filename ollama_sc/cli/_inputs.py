@@ -17,6 +17,7 @@ from ollama_sc.cli._errors import Refused
 
 Format = Literal["jsonl", "lines", "parquet"]
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 STANDARD_INPUT = "-"
 _FORMATS: dict[str, Format] = {
     ".jsonl": "jsonl",
@@ -79,7 +80,12 @@ class Source:
     @property
     def name(self) -> str:
         """What messages call it."""
-        return "standard input" if self.path is None else str(self.path)
+        return "standard input" if self.path is None else shown(self.path)
+
+
+def shown(path: Path | str) -> str:
+    """A name as text that can be printed and written: a byte that is not UTF-8 is escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +119,9 @@ def find(names: Sequence[str], wanted: Format | None) -> tuple[list[Path | None]
     if None in paths and sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
         raise Refused("standard input is closed")
     for path in paths:
-        if path is not None and path.is_dir():
-            raise Refused(f"{path} is a folder: name its files, such as '{path}/*.jsonl'")
+        if path is not None and stat.S_ISDIR(status_of(path).st_mode):
+            name = shown(path)
+            raise Refused(f"{name} is a folder: name its files, such as '{name}/*.jsonl'")
     formats: set[Format] = {wanted} if wanted else {_format_of(path) for path in paths}
     if len(formats) > 1:
         found = " and ".join(sorted(formats))
@@ -122,18 +129,30 @@ def find(names: Sequence[str], wanted: Format | None) -> tuple[list[Path | None]
     return paths, formats.pop()
 
 
+def status_of(path: Path) -> os.stat_result:
+    """What the system says of a file.
+
+    Raises:
+        Refused: it says nothing.
+    """
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        raise Refused(f"there is no file {shown(path)}") from None
+    except OSError as error:
+        raise Refused(f"cannot read {shown(path)}: {error.strerror}") from error
+
+
 def _expand(name: str) -> Iterator[Path | None]:
     if name == STANDARD_INPUT:
         yield None
-    elif Path(name).exists():
-        yield Path(name)
-    elif glob.has_magic(name):
+    elif glob.has_magic(name) and not os.path.lexists(name):
         found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - absolute ones too
         if not found:
-            raise Refused(f"no file is like {name}")
+            raise Refused(f"no file is like {shown(name)}")
         yield from map(Path, found)
     else:
-        raise Refused(f"there is no file {name}")
+        yield Path(name)
 
 
 def _format_of(path: Path | None) -> Format:
@@ -141,7 +160,7 @@ def _format_of(path: Path | None) -> Format:
         return "jsonl"
     found = _FORMATS.get(path.suffix.lower())
     if found is None:
-        raise Refused(f"{path}: say its format, --input-format jsonl, lines or parquet")
+        raise Refused(f"{shown(path)}: say its format, --input-format jsonl, lines or parquet")
     return found
 
 
@@ -197,9 +216,14 @@ async def _examine_file(path: Path) -> _Examined:
             while await anyio.to_thread.run_sync(take):
                 pass
     except OSError as error:
-        raise Refused(f"cannot read {path}: {error.strerror}") from error
-    lines += last not in (b"", b"\n")
-    return _Examined(Source(path, identity), FilePrint(path.name, size, digest.hexdigest()), lines)
+        raise Refused(f"cannot read {shown(path)}: {error.strerror}") from error
+    if (
+        digest.digest() != hashlib.sha256(BYTE_ORDER_MARK).digest()
+    ):  # a file of it alone has no line
+        lines += last not in (b"", b"\n")
+    return _Examined(
+        Source(path, identity), FilePrint(shown(path.name), size, digest.hexdigest()), lines
+    )
 
 
 def identity_of(descriptor: int) -> tuple[int, ...]:

@@ -159,9 +159,7 @@ class _Job:
         try:
             manifest = folder.load()
             if manifest is None:
-                manifest = Manifest(settings=settings)
-                folder.save(manifest)
-                return manifest
+                return Manifest(settings=settings)  # written with the first rows: it binds
             if differences := manifest.settings.differences(settings):
                 lines = "\n  ".join(differences)
                 raise Refused(f"{path} belongs to another job:\n  {lines}\nUse another folder.")
@@ -213,9 +211,11 @@ class _Job:
             await shards.finish()
         except CannotWrite:
             raise
-        except BaseException:
+        except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await shards.keep()
+            if isinstance(error, Refused) and shards.rows > before:
+                raise Stopped(str(error)) from error  # too late to refuse: rows were written
             raise
         finally:
             self._reporter.end()
@@ -263,7 +263,7 @@ class _Job:
     # -- what it says ------------------------------------------------------------------------
 
     def _say_that_it_takes_time(self, paths: Sequence[Path | None]) -> None:
-        size = sum(path.stat().st_size for path in paths if path is not None)
+        size = sum(_inputs.status_of(path).st_size for path in paths if path is not None)
         if size >= _MUCH:
             self._reporter.say(f"Reading the input once, {size / 1e9:,.1f} GB, to know it again")
 

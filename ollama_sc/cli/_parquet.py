@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
+from typing import Any, BinaryIO
 
 import anyio.to_thread
 import pyarrow as pa
@@ -46,7 +46,7 @@ def columns_of(source: Input, field: str, key: str | None) -> ParquetColumns:
     key_type: pa.DataType | None = None
     for file in source.sources:
         try:
-            with pq.ParquetFile(file.name) as parquet:
+            with _opened(file) as data, pq.ParquetFile(data) as parquet:
                 schema, found = parquet.schema_arrow, parquet.metadata.num_rows
         except (pa.ArrowException, OSError) as error:
             raise Refused(f"cannot read {file.name}: {error}") from error
@@ -64,6 +64,11 @@ def columns_of(source: Input, field: str, key: str | None) -> ParquetColumns:
         key_type = found_type
     assert key_type is not None, "there is a file"
     return ParquetColumns(rows, key_type)
+
+
+def _opened(source: Source) -> BinaryIO:
+    assert source.path is not None, "Parquet is never piped"
+    return source.path.open("rb")
 
 
 def _type_of(schema: pa.Schema, name: str, file: str, option: str) -> pa.DataType:
@@ -157,7 +162,7 @@ def _batches(sources: Sequence[Source], skip: int, columns: list[str]) -> Genera
     """The rows of all files after the first `skip`."""
     for source in sources:
         try:
-            with open(source.name, "rb") as file, pq.ParquetFile(file) as parquet:  # noqa: PTH123
+            with _opened(source) as file, pq.ParquetFile(file) as parquet:
                 rows = parquet.metadata.num_rows
                 if skip < rows:
                     yield from _file_batches(source.name, parquet, skip, columns)

@@ -2,6 +2,7 @@
 
 A shard is written aside and put in its place, then the failures of its rows are appended to their
 list, then the manifest counts it. A job that is killed anywhere in between does the shard again.
+Before the first of all, a manifest that counts nothing says whose it is.
 """
 
 from __future__ import annotations
@@ -172,6 +173,8 @@ class Shards:
     def _commit_files(self, *, done: bool, name: str | None) -> None:
         progress = self.progress
         if self._keys:
+            if not progress.rows:  # a shard never stands without its job
+                self._folder.save(self.manifest)
             shard = shard_name(progress.rows // self._size)
             self._folder.write(name or shard, self._write_table)
         failures = b"".join(self._failures)

@@ -61,7 +61,7 @@ def read(path: Path, count: int) -> KeyedVectors:
         CannotRead: see there.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as data, pq.ParquetFile(data) as file:
             table = file.read().slice(0, count)
     except (OSError, pa.ArrowException) as error:
         raise CannotRead(str(error)) from error
