@@ -1,30 +1,39 @@
-"""Two answers at once; one of them is ended, the other one goes on."""
+"""Two answers; one of them is ended, the other one goes on, or has its turn."""
 
 import anyio
+from anyio.abc import TaskStatus
 
 from ollama_sc import AbortError, AsyncClient, GenerateResponse, Stream
 
 MODEL = "llama3.2"
 
 
-async def read(name: str, stream: Stream[GenerateResponse]) -> None:
-    try:
-        async for _ in stream:
-            pass
-        print(f"{name}: complete")
-    except AbortError as error:
-        print(f"{name}: aborted ({error.reason}), {len(stream.result().response)} characters came")
+async def read(
+    client: AsyncClient,
+    subject: str,
+    *,
+    task_status: TaskStatus[Stream[GenerateResponse]] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    prompt = f"Tell a long story about {subject}."
+    async with await client.generate(
+        MODEL, prompt, stream=True, options={"num_predict": 100}
+    ) as stream:
+        task_status.started(stream)
+        try:
+            async for _ in stream:
+                pass
+            print(f"{subject}: complete")
+        except AbortError as error:
+            length = len(stream.result().response)
+            print(f"{subject}: aborted ({error.reason}), {length} characters came")
 
 
 async def main() -> None:
-    async with (
-        AsyncClient() as client,
-        await client.generate(MODEL, "Tell a long story about rivers.", stream=True) as rivers,
-        await client.generate(MODEL, "Tell me of kites.", stream=True) as kites,
-        anyio.create_task_group() as tasks,
-    ):
-        tasks.start_soon(read, "rivers", rivers)
-        tasks.start_soon(read, "kites", kites)
+    async with AsyncClient() as client, anyio.create_task_group() as tasks:
+        rivers: Stream[GenerateResponse] = await tasks.start(read, client, "rivers")
+        # A task of its own for each: a server that has OLLAMA_NUM_PARALLEL=1, as most have, begins
+        # with the second answer of a model where the first one has ended.
+        tasks.start_soon(read, client, "kites")
         await anyio.sleep(0.5)
         rivers.abort("this tab was closed")
 

@@ -1,6 +1,6 @@
 """Batches into vectors without an event loop, in workers: here threads, elsewhere an engine's.
 
-Ray Data and Dask make or receive an `Embedder` in the same way; the README shows that.
+Ray Data and Dask make or receive an `Embedder` in the same way; docs/jobs.md shows that.
 """
 
 from collections.abc import Iterator

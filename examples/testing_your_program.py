@@ -1,7 +1,7 @@
 """A program and its tests, with the fake server: `pytest examples/testing_your_program.py`.
 
-The fixture `fake_ollama` comes with ollama-sc: a server on a real socket in the test's own event
-loop, with OLLAMA_HOST set to it. `anyio` marks tests that pytest runs on asyncio and on trio.
+The fixture `fake_ollama` comes with ollama-sc: a server on a real socket in a thread of its own,
+with OLLAMA_HOST set to it. `anyio` marks tests that pytest runs on asyncio and on trio.
 """
 
 import anyio
@@ -92,6 +92,8 @@ async def test_a_missing_model_is_pulled(fake_ollama: FakeOllama) -> None:
 
 async def test_a_connection_that_breaks(fake_ollama: FakeOllama) -> None:
     """Any reply can break at any byte or line: here after three parts."""
-    fake_ollama.script("/api/generate", Reply.chat_text("One two three four").but(reset_after=3))
+    fake_ollama.script(
+        "/api/generate", Reply.chat_text("One two three four").replace(reset_after=3)
+    )
     async with AsyncClient() as client:
         assert await title(client, "a long report") == "One two three"

@@ -1,7 +1,9 @@
 """A web application: one client for as long as the server runs, one stream for each request.
 
 The client is opened and closed by ASGI's lifespan. When a browser goes away, its request is
-cancelled, and that ends the generation. Needs no framework; run it with any ASGI server:
+cancelled, and that ends the generation. On SIGTERM the generations in flight have five seconds;
+what stands behind the second `receive` of the lifespan would come too late for that, when all
+responses are over. Needs no framework; run it with any ASGI server, see docs/services.md:
 
     uvicorn --app-dir examples web_lifespan:app
     curl -N 'http://127.0.0.1:8000/?Why+is+the+sky+blue'
@@ -32,11 +34,10 @@ async def app(scope: Event, receive: Receive, send: Send) -> None:
 async def lifespan(scope: Event, receive: Receive, send: Send) -> None:
     """Open the client when the server starts, and close it when the server stops."""
     await receive()  # lifespan.startup
-    async with AsyncClient(max_in_flight=100) as client:
+    async with AsyncClient(max_in_flight=100) as client, client.shutdown_on_signals(grace=5):
         scope["state"]["ollama"] = client  # the server hands it to every request
         await send({"type": "lifespan.startup.complete"})
         await receive()  # lifespan.shutdown
-        await client.shutdown(grace=5)
     await send({"type": "lifespan.shutdown.complete"})
 
 

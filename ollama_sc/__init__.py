@@ -1,9 +1,30 @@
 """A structured-concurrency client for the Ollama REST API, on trio and asyncio.
 
 Every request is a task in a task group that the client owns: `abort` ends all of them, and leaving
-``async with AsyncClient()`` leaves nothing behind.
+``async with AsyncClient()`` leaves nothing behind. For programs without an event loop there is the
+same as a blocking `Client`, and as functions: `chat`, `generate` and so on.
 """
 
+import typing as _typing
+from collections.abc import Iterable as _Iterable
+
+from ._api.fields import (
+    ChatFields,
+    CreateFields,
+    EmbeddingsFields,
+    EmbedFields,
+    GenerateFields,
+    LoadFields,
+    MessageLike,
+    NamedTool,
+    ShowFields,
+    ToolLike,
+    TransferFields,
+    TypedChatFields,
+    TypedGenerateFields,
+)
+from ._api.stream import Stream
+from ._calls.group import Statistics
 from ._client import AsyncClient, Group
 from ._errors import (
     AbortError,
@@ -14,28 +35,18 @@ from ._errors import (
     IncompleteStreamError,
     ModelNotFoundError,
     OllamaError,
+    OutputError,
     ProtocolError,
     RateLimitError,
     RequestError,
     RequestTimeout,
     ResponseError,
     ServerBusyError,
+    ToolError,
 )
-from ._fields import (
-    ChatFields,
-    CreateFields,
-    EmbeddingsFields,
-    EmbedFields,
-    EmbedManyFields,
-    GenerateFields,
-    LoadFields,
-    MessageLike,
-    ShowFields,
-    TransferFields,
-)
-from ._groups import Statistics
-from ._stream import Stream
+from ._jobs.fields import EmbedManyFields
 from ._timeouts import Timeouts
+from ._tools.fields import RunFields, TypedRunFields
 from ._version import __version__
 from .types import (
     ChatResponse,
@@ -70,15 +81,49 @@ from .types import (
     WebSearchResult,
 )
 
+if _typing.TYPE_CHECKING:
+    from ._tools.conversation import Conversation, keep_last
+    from ._tools.results import (
+        RoundEnded,
+        ToolCallRecord,
+        ToolEnded,
+        ToolEvent,
+        ToolRun,
+        ToolStarted,
+    )
+    from ._tools.stream import ToolStream
+    from .blocking import (
+        Client,
+        abort,
+        chat,
+        copy,
+        create,
+        delete,
+        embed,
+        embeddings,
+        generate,
+        ps,
+        pull,
+        push,
+        show,
+        web_fetch,
+        web_search,
+    )
+    from .blocking import (
+        list as list,  # public, but not for `import *`, which would hide Python's own
+    )
+
 __all__ = [
     "AbortError",
     "AsyncClient",
     "AuthorizationError",
     "ChatFields",
     "ChatResponse",
+    "Client",
     "ClientClosedError",
     "CloudStatus",
     "ConnectError",
+    "Conversation",
     "CreateFields",
     "EmbedError",
     "EmbedFields",
@@ -99,8 +144,10 @@ __all__ = [
     "MessageLike",
     "ModelDetails",
     "ModelNotFoundError",
+    "NamedTool",
     "OllamaError",
     "Options",
+    "OutputError",
     "ProcessResponse",
     "ProgressResponse",
     "ProtocolError",
@@ -110,6 +157,8 @@ __all__ = [
     "RequestError",
     "RequestTimeout",
     "ResponseError",
+    "RoundEnded",
+    "RunFields",
     "RunningModel",
     "ServerBusyError",
     "ServerStatus",
@@ -123,12 +172,83 @@ __all__ = [
     "TokenLogprob",
     "Tool",
     "ToolCall",
+    "ToolCallRecord",
+    "ToolEnded",
+    "ToolError",
+    "ToolEvent",
     "ToolFunction",
+    "ToolLike",
+    "ToolRun",
+    "ToolStarted",
+    "ToolStream",
     "TransferFields",
+    "TypedChatFields",
+    "TypedGenerateFields",
+    "TypedRunFields",
     "UserResponse",
     "VersionResponse",
     "WebFetchResponse",
     "WebSearchResponse",
     "WebSearchResult",
     "__version__",
+    "abort",
+    "chat",
+    "copy",
+    "create",
+    "delete",
+    "embed",
+    "embeddings",
+    "generate",
+    "keep_last",
+    "ps",
+    "pull",
+    "push",
+    "show",
+    "web_fetch",
+    "web_search",
 ]
+
+# What is imported when it is first used, and from where: most programs use none of it.
+_LATER = {
+    **dict.fromkeys(("Conversation", "keep_last"), "_tools.conversation"),
+    **dict.fromkeys(
+        ("RoundEnded", "ToolCallRecord", "ToolEnded", "ToolEvent", "ToolRun", "ToolStarted"),
+        "_tools.results",
+    ),
+    "ToolStream": "_tools.stream",
+    **dict.fromkeys(
+        (
+            "Client",
+            "abort",
+            "chat",
+            "copy",
+            "create",
+            "delete",
+            "embed",
+            "embeddings",
+            "generate",
+            "list",
+            "ps",
+            "pull",
+            "push",
+            "show",
+            "web_fetch",
+            "web_search",
+        ),
+        "blocking",
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - see above
+
+    found: object = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> _Iterable[str]:
+    return sorted({*globals(), *_LATER})

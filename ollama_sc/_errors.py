@@ -6,15 +6,17 @@
     ├── RequestError            (also ValueError)       wrong arguments; nothing was sent
     ├── ClientClosedError       (also RuntimeError)     the client is not open; nothing was sent
     ├── ConnectError            (also ConnectionError)  no connection, or a broken one
-    ├── RequestTimeout          (also TimeoutError)     a limit in `Timeouts` passed
+    ├── RequestTimeout          (also TimeoutError)     a timeout of `Timeouts` expired
     ├── AbortError                                      `abort()`, or the end of the client or group
     ├── ResponseError                                   the server answered with an error
-    │   ├── ModelNotFoundError                          404 that names a model
+    │   ├── ModelNotFoundError                          404 about a model, not about a path
     │   ├── AuthorizationError                          401 and 403
     │   ├── RateLimitError                              429
     │   └── ServerBusyError                             503
     ├── ProtocolError                                   the answer is not what the API says
     ├── EmbedError                                      one text of a job cannot be embedded
+    ├── OutputError             (also ValueError)       a reply does not fit the type of `format`
+    ├── ToolError                                       what a tool tells the model; raised by tools
     └── IncompleteStreamError                           the answer ended before its terminal object
 
 Every one says which request it belongs to, keeps what caused it as its ``__cause__``, carries no
@@ -23,7 +25,7 @@ credential, and can be pickled. This module may know nothing of the others.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 
 class OllamaError(Exception):
@@ -62,7 +64,7 @@ class ConnectError(OllamaError, ConnectionError):
 
 
 class RequestTimeout(OllamaError, TimeoutError):  # noqa: N818 - the name that the field uses
-    """A time limit passed. The request has ended and its connection is closed.
+    """A timeout expired. The request has ended and its connection is closed.
 
     Attributes:
         limit: which one, by its name in `Timeouts`: ``"connect"``, ``"first_chunk"``, ``"idle"``
@@ -127,7 +129,11 @@ class ResponseError(OllamaError):
         error: the server's text.
         status_code: the HTTP status. An error in the middle of a stream comes with the status that
             the stream began with, 200.
+        retry_after: the seconds after which the server, or a gateway in front of it, wants to be
+            asked again, where it says so.
     """
+
+    retry_after: float | None = None
 
     def __init__(
         self,
@@ -143,7 +149,7 @@ class ResponseError(OllamaError):
 
 
 class ModelNotFoundError(ResponseError):
-    """The server does not have the model (404)."""
+    """The server does not have the model (404). It is none where the path is what is missing."""
 
 
 class AuthorizationError(ResponseError):
@@ -157,17 +163,11 @@ class AuthorizationError(ResponseError):
 
 
 class RateLimitError(ResponseError):
-    """Too many requests (429).
-
-    Attributes:
-        retry_after: the seconds after which the server wants to be asked again, where it says so.
-    """
-
-    retry_after: float | None = None
+    """Too many requests (429); see `retry_after`."""
 
 
 class ServerBusyError(ResponseError):
-    """The server's queue is full, or it is unavailable for now (503)."""
+    """The server's queue is full, or it is unavailable for now (503); see `retry_after`."""
 
 
 class ProtocolError(OllamaError):
@@ -207,8 +207,46 @@ class EmbedError(OllamaError):
         self.reason = reason
 
 
+class OutputError(OllamaError, ValueError):
+    """A reply is not of the type that was asked for with ``format=``.
+
+    Attributes:
+        text: the reply's text.
+        path: where in it the misfit is, such as ``"$.cities[0].name"``.
+        reason: ``"truncated"`` where the reply was cut off by `num_predict` or the context;
+            ``"not_json"`` where it is no JSON, as from a server or model that ignores `format`;
+            ``"misfit"`` where it is JSON of another form.
+        response: the reply.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        text: str = "",
+        path: str = "$",
+        reason: Literal["truncated", "not_json", "misfit"] = "misfit",
+        response: Any = None,
+        request: str | None = None,
+    ) -> None:
+        super().__init__(message, request=request)
+        self.text = text
+        self.path = path
+        self.reason: Literal["truncated", "not_json", "misfit"] = reason
+        self.response = response
+
+
+class ToolError(OllamaError):
+    """Raise it in a tool, to tell the model what went wrong: it gets the text as the result.
+
+    Any other exception of a tool ends the run, unless ``on_tool_error="tell"``.
+    """
+
+
 class IncompleteStreamError(OllamaError):
     """The answer ended without its terminal object (``done: true`` or ``status: "success"``).
+
+    The connection broke, or the server gave up: Ollama ends a text that repeats itself so.
 
     Attributes:
         partial: what arrived, joined into one response; its ``complete`` is false.

@@ -1,5 +1,7 @@
 """The exception tree: its bases, its texts, and that everything in it pickles."""
 
+from __future__ import annotations
+
 import copy
 import enum
 import pickle
@@ -20,12 +22,14 @@ from ollama_sc import (
     Message,
     ModelNotFoundError,
     OllamaError,
+    OutputError,
     ProtocolError,
     RateLimitError,
     RequestError,
     RequestTimeout,
     ResponseError,
     ServerBusyError,
+    ToolError,
 )
 
 
@@ -45,6 +49,8 @@ def with_attribute(error: OllamaError, name: str, value: object) -> OllamaError:
 EXAMPLES: list[OllamaError] = [
     OllamaError("text", request=LABEL),
     RequestError("text", request=LABEL),
+    OutputError("text", text="{}", path="$.a", reason="misfit", request=LABEL),
+    ToolError("text", request=LABEL),
     ClientClosedError("text", request=LABEL),
     ConnectError("text", request=LABEL),
     RequestTimeout("text", limit="first_chunk", seconds=2.5, request=LABEL),
@@ -75,6 +81,8 @@ COPIES = {
 }
 
 BASES: dict[type[OllamaError], tuple[type, ...]] = {
+    OutputError: (OllamaError, ValueError),
+    ToolError: (OllamaError,),
     OllamaError: (Exception,),
     RequestError: (OllamaError, ValueError),
     ClientClosedError: (OllamaError, RuntimeError),

@@ -1,5 +1,7 @@
 """Time limits: what ``timeout=`` accepts."""
 
+from __future__ import annotations
+
 import math
 import pickle
 from datetime import timedelta

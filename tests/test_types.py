@@ -1,5 +1,7 @@
 """Requests and responses as people use them: attributes, keys, dictionaries, JSON, copies, times."""
 
+from __future__ import annotations
+
 import copy
 import json
 import math
@@ -9,7 +11,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import recorded_body
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,9 +27,11 @@ from ollama_sc import (
     TokenLogprob,
     ToolCall,
     VersionResponse,
-    _request,
 )
+from ollama_sc import types
+from ollama_sc._api import arguments
 from ollama_sc.types import WireObject
+from tests.support import recorded_body
 
 
 @pytest.fixture(autouse=True)
@@ -74,12 +77,13 @@ def milliseconds(moment: datetime) -> datetime:
 
 
 def plain(value: Any) -> Any:
-    """JSON without what may be left out (empty text, false), and with times to the millisecond."""
+    """JSON with times to the millisecond."""
     if isinstance(value, dict):
         return {
-            key: milliseconds(datetime.fromisoformat(item)) if key == "modified_at" else plain(item)
+            key: milliseconds(datetime.fromisoformat(item))
+            if key in ("modified_at", "expires_at")
+            else plain(item)
             for key, item in value.items()
-            if item not in ("", None) and item is not False
         }
     if isinstance(value, list):
         return [plain(item) for item in value]
@@ -91,7 +95,7 @@ def plain(value: Any) -> Any:
 
 @pytest.mark.parametrize(("type_", "body"), wire_objects())
 def test_a_recorded_reply_becomes_its_own_json_again(type_: type, body: bytes) -> None:
-    """`to_dict` of what a real server sent is what it sent, but for empty fields."""
+    """`to_dict` of what a real server sent is what it sent, empty fields and all."""
     reply = decode(type_, body)
     wire = json.loads(body)
     assert plain(reply.to_dict()) == plain(wire)
@@ -207,7 +211,7 @@ def test_fields_can_be_set_like_keys() -> None:
 
 
 def sent(messages: list[Any]) -> Any:
-    return json.loads(_request.encode(_request.messages(messages), "label"))
+    return json.loads(arguments.encode(arguments.messages(messages), "label"))
 
 
 @pytest.mark.parametrize("form", ["reply", "message", "dictionary", "copied"])
@@ -284,6 +288,14 @@ def test_replies_copy_and_pickle(reply: WireObject) -> None:
     deep = copy.deepcopy(reply)
     assert deep == reply
     assert deep is not reply
+
+
+def test_a_pickle_names_no_private_module() -> None:
+    """What programs have stored can be read by later versions: types are `ollama_sc.types`'s."""
+    for name in types.__all__:
+        value = getattr(types, name)
+        if isinstance(value, type) and value is not WireObject and issubclass(value, WireObject):
+            assert pickle.dumps(value, 0) == f"collama_sc.types\n{name}\np0\n.".encode()
 
 
 def test_a_deep_copy_shares_nothing() -> None:

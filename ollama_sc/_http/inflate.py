@@ -9,7 +9,7 @@ _MOST_BYTES = 64 * 1024
 
 
 class Inflater:
-    """Undoes gzip and zlib, a bounded piece at a time.
+    """Undoes gzip and zlib, a bounded block at a time.
 
     Attributes:
         whole: whether what was fed ends where it says that it ends, or there was nothing.
@@ -29,16 +29,16 @@ class Inflater:
         self._fed = block
 
     def take(self) -> bytes:
-        """The next piece; empty where more has to be fed first.
+        """The next block; empty where more has to be fed first.
 
         Raises:
             zlib.error: it is not compressed so.
         """
-        piece = b""
-        while self._fed and not piece:
+        block = b""
+        while self._fed and not block:
             if self._inflate.eof:  # one compressed file behind the other
                 self._inflate = self._begin()
-            piece = self._inflate.decompress(self._fed, _MOST_BYTES)
+            block = self._inflate.decompress(self._fed, _MOST_BYTES)
             self._fed = self._inflate.unconsumed_tail or self._inflate.unused_data
             self.whole = self._inflate.eof
-        return piece
+        return block

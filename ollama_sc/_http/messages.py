@@ -7,9 +7,12 @@ thousands of requests in flight cost is, for the most part, its walks over all t
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from ollama_sc._calls.call import Disconnects
 
 
 class Upload(msgspec.Struct, frozen=True):
@@ -17,11 +20,19 @@ class Upload(msgspec.Struct, frozen=True):
 
     Attributes:
         size: in bytes, all of it.
-        pieces: begins to read, from the start each time.
+        blocks: begins to read, from the start each time.
     """
 
     size: int
-    pieces: Callable[[], AsyncIterator[bytes]]
+    blocks: Callable[[], AsyncIterator[bytes]]
+
+
+class UploadError(Exception):
+    """Carries an error of the file past HTTP, which would take it for its own."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -30,22 +41,28 @@ class Request(msgspec.Struct, frozen=True):
     Attributes:
         label: how errors name it: endpoint and model.
         body: the bytes, or a function that reads files for them, which runs in a thread.
+        repeatable: whether it may be sent again where a connection has died that was idle before:
+            not where doing it twice is another thing than doing it once.
     """
 
     method: str
     path: str
     label: str
     body: bytes | Upload | Callable[[], bytes] | None = None
+    repeatable: bool = True
 
 
-class Progress(Protocol):
-    """Who is told how far a request has come; none of these must raise."""
+class RequestEvents(Protocol):
+    """What is called as a request proceeds; none of these may raise."""
 
-    def connecting(self) -> None:
+    def on_connecting(self) -> None:
         """A connection is being opened for it."""
 
-    def sending(self) -> None:
-        """There is a connection."""
+    def on_sending(self, connection: Disconnects | None = None) -> None:
+        """There is a connection, which can be closed at once where it is known."""
 
-    def sent(self) -> None:
-        """All of it is on its way: the answer is next."""
+    def on_sent(self) -> None:
+        """All of it is on its way: the response is next."""
+
+    def on_released(self) -> None:
+        """The connection is no longer its own."""

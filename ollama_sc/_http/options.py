@@ -4,10 +4,12 @@ There is no ``from __future__ import annotations`` here, see `ollama_sc._fields`
 """
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypedDict
 
 import httpx
+
+HeadersLike = Mapping[str, str | None] | Mapping[str, str] | Sequence[tuple[str, str | None]]
 
 
 class HttpxOptions(TypedDict, total=False):

@@ -7,7 +7,6 @@ end is the end of the body: both are decided here.
 from __future__ import annotations
 
 from functools import cache
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 # or of a chunk's size, or of trailers. llhttp itself has no bound.
 MAX_HEAD_BYTES = 64 * 1024
 
-# A piece of a body takes some sixty bytes more than it has: so many small ones become one.
-_MANY_PIECES = 256
+# A block of a body takes some sixty bytes more than it has: so many small ones become one.
+_MANY_BLOCKS = 256
 
 _NO_BODY = {204, 304}
 
@@ -43,12 +42,33 @@ class ReplyReader:
         begun: whether a byte of it has come.
         head_complete: whether the head is here. Interim replies (1xx) are read and forgotten.
         complete: whether the whole reply is here.
-        surplus: whether anything came behind it. It has no place on a connection that is reused.
-        waiting: how many bytes of the body have come and were not taken.
+        trailing_data: whether anything came behind it, which rules out reusing the connection.
         failure: what is wrong with the bytes after those that `take` gives.
     """
 
-    def __init__(self, *, bodiless: bool) -> None:
+    __slots__ = (
+        "_blocks",
+        "_headers",
+        "_is_head",
+        "_joined",
+        "_keep_alive",
+        "_non_body_bytes",
+        "_own_blocks",
+        "_parser",
+        "_until_close",
+        "begun",
+        "complete",
+        "failure",
+        "fields",
+        "head_complete",
+        "on_body",
+        "reason",
+        "status",
+        "trailing_data",
+        "version",
+    )
+
+    def __init__(self, *, is_head: bool) -> None:
         self.version = ""
         self.status = 0
         self.reason = b""
@@ -56,18 +76,17 @@ class ReplyReader:
         self.fields: dict[bytes, bytes] = {}
         self.head_complete = False
         self.complete = False
-        self.surplus = False
+        self.trailing_data = False
         self.failure: httpx.RemoteProtocolError | None = None
         self._keep_alive = False
         self._until_close = False
-        self._bodiless = bodiless  # it answers HEAD
+        self._is_head = is_head  # it answers HEAD
         self.begun = False
-        self._barren_bytes = 0  # since the last byte of the body
-        self.waiting = 0
-        self._pieces: list[bytes] = []
-        self._own_pieces = 0  # of these, once it is complete
+        self._non_body_bytes = 0  # since the last byte of the body
+        self._blocks: list[bytes] = []
+        self._own_blocks = 0  # of these, once it is complete
         self._joined = 0  # of these, each made of many
-        self.on_body = self._pieces.append  # a chunk of the body costs no frame of Python
+        self.on_body = self._blocks.append  # a chunk of the body costs no frame of Python
         self._parser: httptools.HttpResponseParser | None = llhttp().HttpResponseParser(self)
 
     # -- what llhttp calls ---------------------------------------------------------------------
@@ -75,10 +94,10 @@ class ReplyReader:
     def on_message_begin(self) -> None:
         """Notice a reply behind the reply."""
         if self.complete:
-            self.surplus = True
+            self.trailing_data = True
 
     def on_status(self, reason: bytes) -> None:
-        """Take the reason phrase, which can come in pieces."""
+        """Take the reason phrase, which can come in parts."""
         if not self.head_complete:
             self.reason += reason
 
@@ -105,7 +124,7 @@ class ReplyReader:
         self.fields = fields = {name.lower(): value for name, value in self._headers}
         if len(fields) != len(self._headers):
             fields.update(_joined(self._headers))
-        if self._bodiless:
+        if self._is_head:
             # llhttp goes on to read a body that will not come, and is of no use any more.
             self.complete = True
             self._keep_alive = (
@@ -125,11 +144,11 @@ class ReplyReader:
         """Note the end; llhttp reads on if there is more."""
         if self.head_complete and not self.complete:
             self.complete = True
-            self._own_pieces = len(self._pieces)
+            self._own_blocks = len(self._blocks)
 
     # -- what the connection calls -------------------------------------------------------------
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> None:  # noqa: C901 - in one frame, as it runs for each token
         """Read on; see the attributes."""
         assert self._parser is not None
         if not self.begun:
@@ -137,39 +156,46 @@ class ReplyReader:
             if data.lstrip(b"\r\n")[:1] not in (b"H", b""):
                 self._fail(f"it does not begin as HTTP does: {data[:40]!r}")  # RTSP would pass
                 return
-        pieces = len(self._pieces)
+        blocks = self._blocks
+        before = len(blocks)
         try:
             self._parser.feed_data(data)
         except llhttp().HttpParserUpgrade:
             self._fail("it switches to another protocol, unasked")
         except llhttp().HttpParserError as error:
             if self.complete:
-                self.surplus = True
+                self.trailing_data = True
             else:
                 self._fail(str(error), error)
-        if len(self._pieces) > pieces:
-            self._barren_bytes = 0
-            self.waiting += sum(map(len, islice(self._pieces, pieces, None)))
-            self._join_many()
+        if len(blocks) > before:
+            self._non_body_bytes = 0
+            if len(blocks) - self._joined > _MANY_BLOCKS and not self.complete:
+                blocks[self._joined :] = [b"".join(blocks[self._joined :])]
+                self._joined += 1
         elif not self.complete:
-            self._barren_bytes += len(data)
-            if self._barren_bytes > MAX_HEAD_BYTES:
+            self._non_body_bytes += len(data)
+            if self._non_body_bytes > MAX_HEAD_BYTES:
                 what = "trailers or chunk sizes" if self.head_complete else "headers"
                 self._fail(f"its {what} are longer than {MAX_HEAD_BYTES} bytes")
-        if self._bodiless and self.complete:
+        if self._is_head and self.complete:
             end = data.find(b"\r\n\r\n") + 4  # 3, where only its last bytes are in here
-            self.surplus = end != len(data) if end > 3 else len(data) > 3
+            self.trailing_data = end != len(data) if end > 3 else len(data) > 3
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes of the body have come and were not taken."""
+        return sum(map(len, self._blocks))
 
     @property
     def is_read(self) -> bool:
         """Whether all of the reply was taken, and nothing is wrong with it."""
-        return self.complete and not self._pieces and self.failure is None
+        return self.complete and not self._blocks and self.failure is None
 
     def end(self) -> None:
         """Note that the connection has ended: the reply's end, or a cut."""
         if self._until_close and self.failure is None:
             self.complete = True
-            self._own_pieces = len(self._pieces)
+            self._own_blocks = len(self._blocks)
         elif not self.complete:
             self._fail(
                 "the server closed the connection in the middle of its reply"
@@ -182,29 +208,31 @@ class ReplyReader:
         """The headers as they came."""
         return [(name, value.strip(b" \t")) for name, value in self._headers]
 
+    def forget_headers(self) -> None:
+        """Let go of them; only the body is wanted now."""
+        self._headers.clear()
+        self.fields.clear()
+
     def take(self) -> bytes:
         """The body that has come since the last time."""
-        pieces = self._pieces
-        if self.complete and len(pieces) > self._own_pieces:
-            self.surplus = True
-            del pieces[self._own_pieces :]
-        if not pieces:
+        blocks = self._blocks
+        if self.complete and len(blocks) > self._own_blocks:
+            self.trailing_data = True
+            del blocks[self._own_blocks :]
+        if not blocks:
             return b""
-        block = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        self._own_pieces = self._joined = self.waiting = 0
+        block = blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        blocks.clear()
+        self._own_blocks = self._joined = 0
         return block
 
     def close(self) -> bool:
         """Stop reading; whether the connection can carry another reply."""
         self._parser = None  # it refers back to here
         self.take()
-        return self.complete and self._keep_alive and not self.surplus and self.failure is None
-
-    def _join_many(self) -> None:
-        if len(self._pieces) - self._joined > _MANY_PIECES and not self.complete:
-            self._pieces[self._joined :] = [b"".join(self._pieces[self._joined :])]
-            self._joined += 1
+        return (
+            self.complete and self._keep_alive and not self.trailing_data and self.failure is None
+        )
 
     def _fail(self, why: str, cause: Exception | None = None) -> None:
         if self.failure is None:

@@ -1,4 +1,4 @@
-"""The bar that a terminal gets."""
+"""The progress bar, for a terminal."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,9 +15,15 @@ from rich.progress import (
 from rich.text import Text
 
 
+def can_draw() -> bool:
+    """Whether stderr is a terminal on which a bar can be drawn, again and again in its place."""
+    console = Console(stderr=True)
+    return console.is_terminal and console.is_interactive and not console.is_dumb_terminal
+
+
 @contextmanager
-def bar() -> Generator["Bar"]:
-    """A bar on stderr that stays, as it is at the end, and gives the cursor back."""
+def bar_reporter() -> Generator["BarReporter"]:
+    """A bar on stderr. At the end its last state stays there, and the cursor is shown again."""
     console = Console(stderr=True, highlight=False)
     columns = (
         SpinnerColumn(),
@@ -35,17 +41,17 @@ def bar() -> Generator["Bar"]:
         redirect_stderr=False,
     )
     with progress:
-        yield Bar(progress)
+        yield BarReporter(progress)
 
 
-class Bar:
-    """See `Reporter`."""
+class BarReporter:
+    """A `Reporter` that draws a progress bar, with lines of text above it."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task: TaskID | None = None
-        self._before = 0
-        self._of = ""
+        self._done_before = 0
+        self._of_total = ""
 
     def say(self, text: str) -> None:
         """See `Reporter`."""
@@ -53,10 +59,10 @@ class Bar:
 
     def start(self, done: int, total: int | None) -> None:
         """See `Reporter`."""
-        self._before = done
-        self._of = "" if total is None else f" of {total:,}"
+        self._done_before = done
+        self._of_total = "" if total is None else f" of {total:,}"
         self._task = self._progress.add_task(
-            "", total=total, completed=done, rows=f"{done:,}{self._of}", rate="", failed=""
+            "", total=total, completed=done, rows=f"{done:,}{self._of_total}", rate="", failed=""
         )
 
     def update(self, done: int, failed: int) -> None:
@@ -64,10 +70,10 @@ class Bar:
         if self._task is None:
             return
         elapsed = self._progress.tasks[0].elapsed
-        rate = f"{(done - self._before) / elapsed:,.0f}/s" if elapsed else ""
-        shown = f"{failed:,} failed" if failed else ""
+        rate = f"{(done - self._done_before) / elapsed:,.0f}/s" if elapsed else ""
+        failures = f"{failed:,} failed" if failed else ""
         self._progress.update(
-            self._task, completed=done, rows=f"{done:,}{self._of}", rate=rate, failed=shown
+            self._task, completed=done, rows=f"{done:,}{self._of_total}", rate=rate, failed=failures
         )
 
     def end(self) -> None:

@@ -1,184 +1,229 @@
-"""The output folder: one job at a time, and files that are there as a whole or not at all."""
+"""The output folder: locked by one job at a time, with files that are replaced atomically."""
 
 import fcntl
 import os
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from ollama_sc.cli._errors import Refused
-from ollama_sc.cli._manifest import NAME, Manifest, decode
+from ollama_sc.cli._files import open_file, sync, sync_folder
+from ollama_sc.cli._manifest import Manifest, decode_manifest
+from ollama_sc.cli._shown import shown_path
+from ollama_sc.cli._table import ShardReadError, count_rows
+from ollama_sc.embedding.folder import LATEST, LAYOUTS, SHARDS
 
-FAILURES = "failures.jsonl"
-_ASIDE = ".tmp-"
-_LOCK = ".lock"
-_TRIES = 10  # to lock a folder that others make and remove
-
-
-def shard_name(number: int) -> str:
-    """The file of a shard."""
-    return f"part-{number:05}.parquet"
+_TEMPORARY_PREFIX = ".tmp-"
+_LOCK_NAME = ".lock"
+_LOCK_ATTEMPTS = 10  # where other jobs create and remove the folder meanwhile
 
 
 @contextmanager
-def opened(path: Path) -> Generator["Folder"]:
-    """Make the folder where it is missing, and hold it against other jobs.
+def open_folder(path: Path) -> Generator["Folder"]:
+    """Create the folder where it is missing, and lock it against other jobs.
 
-    The lock is the kernel's: it ends with the process, however that ends. Where no job has begun
-    behind it, what was made here goes again.
+    The lock is the kernel's: it is released when the process ends, however it ends. Where no row is
+    done at the end, nothing is left there, and the folders that were created here are removed.
 
     Raises:
-        Refused: it cannot be made or written to, another job is at work in it, or it holds what is
-            no job of ours.
+        Refused: it cannot be created, written to or locked, or another job has locked it.
     """
-    made: list[Path] = []
+    created: list[Path] = []
     try:
-        with _locked(path, made):
+        with _acquire_lock(path, created):
+            folder = Folder(path)
             try:
-                yield Folder(path)
+                yield folder
             finally:
-                if not (path / NAME).exists():
+                with suppress(OSError, Refused):
+                    folder.load()
+                if not any(os.path.lexists(path / one.manifest) for one in LAYOUTS.values()):
                     with suppress(OSError):
-                        (path / _LOCK).unlink()
+                        (path / _LOCK_NAME).unlink()
     finally:
-        for folder in made:
+        for each in created:
             with suppress(OSError):  # where it is not empty
-                folder.rmdir()
+                each.rmdir()
 
 
-def _locked(path: Path, made: list[Path]) -> BinaryIO:
-    """The lock, held until it is closed; adds to `made` the folders that were missing.
+def _acquire_lock(path: Path, created: list[Path]) -> IO[bytes]:
+    """Acquire the lock, which closing the file releases; add missing folders to `created`.
 
-    Another job may remove it, and the folder, between any two steps of this one. It does so only
-    while it holds the lock: one that is still in its place when it is held stays there.
+    Another job may remove the lock file and the folder between any two steps here, but only while
+    it holds the lock itself. So once the lock is held, and the locked file is still the one at its
+    path, it stays there.
+
+    Each attempt has four outcomes. The folder disappears: another attempt. It cannot be created, or
+    another job holds the lock: that raises. The locked file is no longer at its path: another
+    attempt. It is: the lock is acquired.
     """
-    why: OSError | None = None
-    for _ in range(_TRIES):
+    last_error: OSError | None = None
+    for _ in range(_LOCK_ATTEMPTS):
         try:
-            made += [each for each in (path, *path.parents) if not each.exists()]
+            created += [parent for parent in (path, *path.parents) if not parent.exists()]
             path.mkdir(parents=True, exist_ok=True)
-            lock = (path / _LOCK).open("wb")
+            # Not truncated, and nothing is written to it: it may be a link to somebody's file.
+            lock = open_file(path / _LOCK_NAME, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError as error:
-            why = error
+            last_error = error
             continue
         except OSError as error:
-            raise Refused(f"cannot write to {path}: {error.strerror}") from error
+            raise Refused(f"cannot write to {shown_path(path)}: {error.strerror}") from error
         with ExitStack() as stack:
             stack.enter_context(lock)
-            _lock(path, lock)
+            _flock(path, lock)
             with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(lock.fileno()), (path / _LOCK).stat()):
+                if os.path.samestat(os.fstat(lock.fileno()), (path / _LOCK_NAME).lstat()):
                     stack.pop_all()
                     return lock
-    reason = "it comes and goes" if why is None else why.strerror
-    raise Refused(f"cannot write to {path}: {reason}") from why
+    reason = "it comes and goes" if last_error is None else last_error.strerror
+    raise Refused(f"cannot write to {shown_path(path)}: {reason}") from last_error
 
 
-def _lock(path: Path, lock: BinaryIO) -> None:
+def _flock(path: Path, lock: IO[bytes]) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise Refused(f"another ollama-sc is at work in {path}") from None
+        raise Refused(f"another ollama-sc is at work in {shown_path(path)}") from None
     except OSError as error:
-        raise Refused(f"cannot lock {path}: {error.strerror}") from error
+        raise Refused(f"cannot lock {shown_path(path)}: {error.strerror}") from error
 
 
 class Folder:
-    """A folder that is held."""
+    """A folder that is locked.
+
+    Attributes:
+        path: where it is.
+        layout: the names of its files; the latest unless `load` finds an older manifest.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.layout = LAYOUTS[LATEST]
 
     def load(self) -> Manifest | None:
-        """Read the manifest; None where a job can begin here.
+        """Read the manifest; None where there is none, and a new job can start.
+
+        One that counts no row is from a job that was killed before its first row was done. It binds
+        nothing, and is removed with what that job left.
 
         Raises:
-            Refused: it is none, or there are shards without one.
+            Refused: it cannot be read, or there are shards without a manifest.
+            OSError: what such a job left cannot be removed.
         """
-        try:
-            data = (self.path / NAME).read_bytes()
-        except FileNotFoundError:
-            for found in (*self.path.glob("part-*.parquet"), *self.path.glob(FAILURES)):
+        for layout in reversed(LAYOUTS.values()):
+            path = self.path / layout.manifest
+            try:
+                with open_file(path, os.O_RDONLY) as file:
+                    data = file.read()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise Refused(f"cannot read {shown_path(path)}: {error.strerror}") from error
+            manifest = decode_manifest(data, shown_path(path))
+            self.layout = LAYOUTS[manifest.format]
+            if manifest.progress.rows or manifest.progress.done:
+                return manifest
+            self._remove_uncounted()
+            self.remove(layout.manifest)
+        self._check_unused()
+        self.layout = LAYOUTS[LATEST]
+        return None
+
+    def _check_unused(self) -> None:
+        """Check that there is nothing that a new job would overwrite."""
+        names = [layout.failures for layout in LAYOUTS.values()]
+        for found in (*self.path.glob(SHARDS), *map(self.path.joinpath, names)):
+            if os.path.lexists(found):
                 raise Refused(
-                    f"{found} is there without a {NAME}: use another folder, or empty this one"
-                ) from None
-            return None
-        except OSError as error:
-            raise Refused(f"cannot read {self.path / NAME}: {error.strerror}") from error
-        return decode(data, str(self.path / NAME))
+                    f"{shown_path(found)} is there without a {LAYOUTS[LATEST].manifest}: use "
+                    "another folder, or empty this one"
+                )
 
-    def clear(self, manifest: Manifest) -> None:
-        """Take away what a job that was killed left beside what its manifest counts.
+    def _remove_uncounted(self) -> None:
+        """Remove the files of a job of which no row is done."""
+        for leftover in self.path.glob(f"{_TEMPORARY_PREFIX}*"):
+            leftover.unlink()
+        for name in (self.layout.shard(0), self.layout.partial, self.layout.failures):
+            self.remove(name)
+
+    def roll_back(self, manifest: Manifest) -> None:
+        """Remove what a killed job has written that its manifest does not count yet.
 
         Raises:
-            Refused: something that it counts is missing.
+            Refused: a file that the manifest counts is missing or too short.
         """
-        for left in self.path.glob(f"{_ASIDE}*"):
-            left.unlink()
+        for leftover in self.path.glob(f"{_TEMPORARY_PREFIX}*"):
+            leftover.unlink()
         progress = manifest.progress
-        rows = manifest.settings.shard_rows
-        shards = -(-progress.rows // rows) if progress.done else progress.rows // rows
-        for number in range(shards):
-            self._check(shard_name(number))
-        if progress.failures_bytes:
-            self._check(FAILURES, progress.failures_bytes)
-        with suppress(FileNotFoundError):
-            os.truncate(self.path / FAILURES, progress.failures_bytes)
-            if not progress.failures_bytes:
-                (self.path / FAILURES).unlink()
+        full, rest = divmod(progress.rows, manifest.settings.shard_rows)
+        for number in range(full):
+            self._check_shard(number, manifest.settings.shard_rows)
+        if rest and progress.done:
+            self._check_shard(full, rest)
+        self._roll_back_failures(progress.failures_bytes)
 
-    def _check(self, name: str, size: int = 1) -> None:
-        path = self.path / name
+    def _check_shard(self, number: int, rows: int) -> None:
+        path = self.path / self.layout.shard(number)
         try:
-            found = path.stat().st_size
-        except FileNotFoundError:
-            found = -1
-        if found < size:
-            what = "missing" if found < 0 else "cut"
-            raise Refused(
-                f"{path} is {what}, and {NAME} counts it: bring it back, or use another folder"
-            )
+            found = count_rows(path)
+        except ShardReadError as error:
+            if not os.path.lexists(path):
+                raise self._lost(path, "missing") from error
+            raise self._lost(path, f"damaged ({error})") from error
+        if found < rows:
+            raise self._lost(path, f"cut ({found:,} rows of {rows:,})")
+
+    def _roll_back_failures(self, size: int) -> None:
+        path = self.path / self.layout.failures
+        try:
+            with open_file(path, os.O_RDWR) as file:
+                if os.fstat(file.fileno()).st_size < size:
+                    raise self._lost(path, "cut")
+                file.truncate(size)
+        except FileNotFoundError as error:
+            if size:
+                raise self._lost(path, "missing") from error
+        else:
+            if not size:
+                path.unlink()
+
+    def _lost(self, path: Path, how: str) -> Refused:
+        return Refused(
+            f"{shown_path(path)} is {how}, and {self.layout.manifest} counts it: bring it back, or "
+            "use another folder"
+        )
 
     def write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
-        """Write a file aside, and put it in its place when all of it is on the disk."""
-        aside = self.path / f"{_ASIDE}{name}"
+        """Write a file atomically: to a temporary file, which is synced and then renamed."""
+        temporary = self.path / f"{_TEMPORARY_PREFIX}{name}"
+        temporary.unlink(missing_ok=True)
         try:
-            with aside.open("wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self.path / name)
+            with open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as file:
+                write(file)  # type: ignore[arg-type] # the same as far as it is used
+                sync(file)
+            temporary.replace(self.path / name)
         except BaseException:
             with suppress(OSError):
-                aside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             raise
-        self._sync()
+        sync_folder(self.path)
 
     def append(self, name: str, start: int, data: bytes) -> None:
-        """Write at a place of a file, behind which nothing counts."""
-        path = self.path / name
-        with path.open("r+b" if path.exists() else "w+b") as file:
+        """Write to a file from `start` on, in place of what is there, and sync it."""
+        with open_file(self.path / name, os.O_RDWR | os.O_CREAT) as file:
             file.truncate(start)
             file.seek(start)
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        self._sync()
+            sync(file)
+        sync_folder(self.path)
 
     def save(self, manifest: Manifest) -> None:
-        """Replace the manifest."""
+        """Replace the manifest, atomically."""
         data = manifest.encode()
-        self.write(NAME, lambda file: file.write(data))
+        self.write(self.layout.manifest, lambda file: file.write(data))
 
     def remove(self, name: str) -> None:
-        """Remove a file, where it is there."""
+        """Remove a file, if it exists."""
         (self.path / name).unlink(missing_ok=True)
-
-    def _sync(self) -> None:
-        """Have the names of the folder's files on the disk too."""
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,153 +1,162 @@
-"""Lines of JSONL into rows: where the text and the key are, and what can be wrong with them."""
+"""Rows of JSON: finds the text and the key of each, and says what is wrong with them."""
 
-from typing import cast
+from collections.abc import Mapping
 
 import msgspec
 import pyarrow as pa
 
 from ollama_sc.cli._errors import Refused
+from ollama_sc.cli._json_scan import ScanError, top_level
+from ollama_sc.cli._keys import KeyColumn, describe
 from ollama_sc.cli._rows import Key, Row, not_utf8
+from ollama_sc.cli._shown import shown, shown_names
 
-_LOOKED_AT = 1000  # rows, of which at least one must have the field
-_INT64 = range(-(2**63), 2**63)
-_LONGEST_SHOWN = 40  # characters of a value in a message
-_UNSET = msgspec.UNSET
+_MAX_SEARCHED = 1000  # rows that may lack the field or the key before one has it
 
-_decoder = msgspec.json.Decoder[object]()
+_object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_text_decoder = msgspec.json.Decoder(str)
+_NOT_DECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class JsonLines:
-    """An object on each line that is not blank. See `LineFormat`.
+    """A `LineFormat`: a JSON object on each line that is not blank.
+
+    Only the text and the key are decoded: what other fields hold does not matter.
 
     Args:
-        field: where the text is.
-        key: where the key is; None is the row's number.
-        key_type: of the key column, if rows were read before.
-        going_on: whether rows were read before.
+        field: of the text.
+        key: the field of the key; None takes the row's number.
+        key_type: of the key column, where an earlier run has decided it.
+        resuming: whether an earlier run has read rows.
+        learn_rows: how many rows may decide the type of the key column.
     """
 
+    arrays = True
+
     def __init__(
-        self, field: str, key: str | None, key_type: pa.DataType | None, *, going_on: bool
+        self,
+        field: str,
+        key: str | None,
+        key_type: pa.DataType | None,
+        *,
+        resuming: bool,
+        learn_rows: int = 0,
     ) -> None:
         self._field = field
         self._key = key
-        self._key_type = key_type if key is not None else pa.int64()
-        # What no row had so far, and the option that says it.
-        self._sought: dict[str, str] = {}
-        if not going_on:
-            self._sought = {field: "--field"} if key is None else {key: "--key", field: "--field"}
-        self._rows = 0  # that were read in vain
+        self._keys = None if key is None else KeyColumn(key, key_type, learn_rows)
+        self.learn_rows = 0 if self._keys is None or key_type is not None else learn_rows
+        # The fields that no row had so far, and the options that name them.
+        self._missing_fields: dict[str, str] = {}
+        if not resuming:
+            self._missing_fields = (
+                {field: "--field"} if key is None else {key: "--key", field: "--field"}
+            )
+        self._searched = 0  # rows, while fields are missing
         self._first_problem = ""
 
     @property
     def key_type(self) -> pa.DataType:
-        """Integers where the first row's key is one, text otherwise."""
-        assert self._key_type is not None, "it is known once a row was read"
-        return self._key_type
+        """Integers if the key of the first row is one, text otherwise."""
+        return pa.int64() if self._keys is None else self._keys.type
 
     def is_row(self, line: bytes) -> bool:
-        """Whether there is anything in a line."""
+        """Whether a line is not blank."""
         return bool(line.strip())
 
-    def row(self, row: Row, line: bytes) -> Row:
+    def parse(self, row: Row, line: bytes) -> Row:
         """Fill in a row.
 
         Raises:
-            Refused: the first rows of all lack the field, or the key.
+            Refused: none of the first rows has the field, or the key.
         """
-        fields, problem = _object(line)
-        text = fields.get(self._field, _UNSET)
-        problem = problem or self._text_problem(text)
+        fields, problem = _decode_object(line)
+        text: str | None = None
+        if problem is None:
+            text, problem = self._decode_text(fields.get(self._field))
         key: Key = row.number
-        if self._key is not None:
-            key, key_problem = self._checked_key(fields.get(self._key, _UNSET))
+        if self._keys is not None:
+            value = fields.get(self._key or "")
+            key, key_problem = self._keys.convert(
+                None if value is None else bytes(value), row.number
+            )
             problem = problem or key_problem
-        if self._sought:
-            self._seek(fields, f"{row.where}: {problem}")
-        text = cast("str", text) if problem is None else None
-        return row._replace(key=key, text=text, problem=problem)
+        if self._missing_fields:
+            self._search_fields(fields, f"{row.where}: {problem}")
+        return row._replace(key=key, text=text if problem is None else None, problem=problem)
 
-    def end(self) -> None:
-        """The input has ended.
+    def finish(self) -> None:
+        """Check that fields were found, at the end of the input.
 
         Raises:
             Refused: no row had the field, or the key.
         """
-        if self._rows and self._sought:
-            raise self._not_found()
+        if self._searched and self._missing_fields:
+            raise self._missing_field_error()
 
     # -- the text ----------------------------------------------------------------------------
 
-    def _text_problem(self, text: object) -> str | None:
-        if isinstance(text, str):
-            return None
-        if text is _UNSET:
-            return f'no field "{self._field}"'
-        if text is None:
-            return f'"{self._field}" is null'
-        return f'"{self._field}" is not text but {_shown(text)}'
+    def _decode_text(self, value: bytes | msgspec.Raw | None) -> tuple[str | None, str | None]:
+        """The text; or None and the problem."""
+        if value is None:
+            return None, f'no field "{shown(self._field)}"'
+        data = bytes(value)
+        if not data.startswith(b'"'):
+            what = "null" if data == b"null" else f"not text but {describe(data)}"
+            return None, f'"{shown(self._field)}" is {what}'
+        try:
+            return _text_decoder.decode(data), None
+        except _NOT_DECODED as error:
+            return None, _problem(data, error)
 
     # -- a wrong --field or --key ------------------------------------------------------------
 
-    def _seek(self, fields: dict[str, object], problem: str) -> None:
-        """Keep the first problem, and end where too many rows had no such field."""
-        for name in self._sought.keys() & fields.keys():
-            del self._sought[name]
-        if not self._sought:
-            return
-        self._rows += 1
-        if self._rows == 1:
-            names = f" (it has: {', '.join(fields)})" if fields else ""
-            self._first_problem = f"{problem}{names}"
-        if self._rows >= _LOOKED_AT:
-            raise self._not_found()
+    def _search_fields(self, fields: Mapping[str, object], problem: str) -> None:
+        """Look for the fields that no row had so far; remember the first problem.
 
-    def _not_found(self) -> Refused:
-        name, option = next(reversed(self._sought.items()))
+        Raises:
+            Refused: too many rows lack them.
+        """
+        for name in self._missing_fields.keys() & fields.keys():
+            del self._missing_fields[name]
+        if not self._missing_fields:
+            return
+        self._searched += 1
+        if self._searched == 1:
+            names = f" (it has: {shown_names([*fields])})" if fields else ""
+            self._first_problem = f"{problem}{names}"
+        if self._searched >= _MAX_SEARCHED:
+            raise self._missing_field_error()
+
+    def _missing_field_error(self) -> Refused:
+        name, option = next(reversed(self._missing_fields.items()))
         return Refused(
-            f'none of the first {self._rows:,} rows has a field "{name}": see {option}\n'
+            f'none of the first {self._searched:,} rows has a field "{shown(name)}": see {option}\n'
             f"{self._first_problem}"
         )
 
-    # -- the key -----------------------------------------------------------------------------
 
-    def _checked_key(self, key: object) -> tuple[Key, str | None]:
-        """The key as its column can hold it, and what is wrong with it."""
-        integer = isinstance(key, int) and not isinstance(key, bool)
-        if self._key_type is None:  # the first row of all
-            self._key_type = pa.int64() if integer else pa.string()
-        wanted = "text"
-        if self._key_type == pa.int64():
-            if integer and key in _INT64:
-                return cast("int", key), None
-            wanted = "an integer of 64 bits"
-        elif isinstance(key, str):
-            return key, None
-        elif integer:
-            return str(key), None
-        if key is _UNSET:
-            return None, f'no key "{self._key}"'
-        return None, f'the key "{self._key}" is not {wanted} but {_shown(key)}'
-
-
-def _object(line: bytes) -> tuple[dict[str, object], str | None]:
-    """The fields of a line, and why there are none."""
+def _decode_object(line: bytes) -> tuple[Mapping[str, bytes | msgspec.Raw], str | None]:
+    """The fields of a line, not decoded; none and the problem where it is no JSON object."""
     try:
-        value = _decoder.decode(line)
-    except UnicodeDecodeError as error:
-        return {}, not_utf8(error)
-    except RecursionError:
-        return {}, "nested too deeply"
-    except msgspec.DecodeError as error:
-        return {}, f"not JSON: {error}"
-    if not isinstance(value, dict):
+        return _object_decoder.decode(line), None
+    except msgspec.ValidationError:
         return {}, "not an object"
-    return cast("dict[str, object]", value), None
+    except _NOT_DECODED as error:
+        try:
+            return top_level(line), None
+        except ScanError:
+            if line.lstrip()[:1] in (b"[", b'"'):
+                return {}, "not an object"
+            return {}, _problem(line, error)
 
 
-def _shown(value: object) -> str:
-    """What JSON calls it, or the value itself where that is short."""
-    if isinstance(value, list | dict):
-        return "an array" if isinstance(value, list) else "an object"
-    shown = msgspec.json.encode(value).decode()
-    return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[: _LONGEST_SHOWN - 3]}..."
+def _problem(data: bytes, error: Exception) -> str:
+    """Why bytes are no JSON."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    try:
+        data.decode()  # msgspec from 0.23 on does not say where it is no UTF-8
+    except UnicodeDecodeError as not_text:
+        return not_utf8(not_text)
+    return f"not JSON: {error}"

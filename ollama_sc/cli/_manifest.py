@@ -1,28 +1,29 @@
-"""The manifest: what a job is, and how much of it is done.
+"""The manifest: the settings of a job, and how much of it is done.
 
-What it says is true at every moment: it is replaced as a whole, after the rows that it counts are
-on the disk. What lies in the folder beside that counts for nothing.
+It is replaced atomically, after the rows that it counts are on the disk. So it is right at any
+time, and what it does not count is removed when the job is resumed.
 """
 
 from typing import Literal
 
 import msgspec
 
+from ollama_sc._jobs.served_model import short
 from ollama_sc._version import __version__
 from ollama_sc.cli._errors import Refused
 from ollama_sc.cli._inputs import Fingerprint, Format
+from ollama_sc.cli._shown import printable, shown
+from ollama_sc.embedding.folder import LATEST
 
-NAME = "manifest.json"
 
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What may not change until the job is done.
+class FixedSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of a job that are the same in all of its runs.
 
     Attributes:
-        field, key: None where there is no such thing.
+        field, key: None where the format has none, or the option was not given.
         digest: of the model, on all servers. Its name may change.
-        dimensions: what was asked for; None is the model's own number.
-        truncate: what was asked for; None is the server's own way.
+        dimensions: as requested; None is the model's own number.
+        truncate: as requested; None is the server's default.
         shard_rows: rows of each shard but the last.
     """
 
@@ -37,22 +38,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     output_format: Literal["parquet"] = "parquet"
     shard_rows: int
 
-    def differences(self, now: "Settings") -> list[str]:
-        """What is otherwise now, a line each; none where the same job can go on."""
+    def differences(self, current: "FixedSettings") -> list[str]:
+        """How the settings of this run differ, a line each; empty where the job can be resumed."""
         return [
-            f"{label}: {_shown(there)} there, {_shown(here)} now"
-            for label, there, here in (
-                ("input", self.input, now.input),
-                ("input format", self.input_format, now.input_format),
-                ("--field", self.field, now.field),
-                ("--key", self.key, now.key),
-                ("model", self._model, now._model),
-                ("--dimensions", self.dimensions, now.dimensions),
-                ("--truncate", self.truncate, now.truncate),
-                ("output format", self.output_format, now.output_format),
-                ("--shard-rows", self.shard_rows, now.shard_rows),
+            f"{label}: {_display(there)} there, {_display(now)} now"
+            for label, saved, given in (
+                ("input", self.input, current.input),
+                ("input format", self.input_format, current.input_format),
+                ("--field", self.field, current.field),
+                ("--key", self.key, current.key),
+                ("model", self._model, current._model),
+                ("--dimensions", self.dimensions, current.dimensions),
+                ("--truncate", self.truncate, current.truncate),
+                ("output format", self.output_format, current.output_format),
+                ("--shard-rows", self.shard_rows, current.shard_rows),
             )
-            if not _same(there, here)
+            if not _same(saved, given)
+            for there, now in [_parts_that_differ(saved, given)]
         ]
 
     @property
@@ -65,29 +67,35 @@ class _Model(msgspec.Struct, frozen=True):
     digest: str
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.digest[:12]})"
+        return f"{shown(self.name)} ({short(self.digest)})"
 
 
-def _same(there: object, here: object) -> bool:
-    if isinstance(there, Fingerprint) and isinstance(here, Fingerprint):
-        return there.same(here)
-    if isinstance(there, _Model) and isinstance(here, _Model):
-        return there.digest == here.digest
-    return there == here
+def _same(saved: object, given: object) -> bool:
+    if isinstance(saved, Fingerprint) and isinstance(given, Fingerprint):
+        return saved.same(given)
+    if isinstance(saved, _Model) and isinstance(given, _Model):
+        return saved.digest == given.digest
+    return saved == given
 
 
-def _shown(value: object) -> str:
-    return "not given" if value is None else str(value)
+def _parts_that_differ(saved: object, given: object) -> tuple[object, object]:
+    if isinstance(saved, Fingerprint) and isinstance(given, Fingerprint):
+        return saved.differences(given)
+    return saved, given
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is done.
+def _display(value: object) -> str:
+    return "not given" if value is None else printable(str(value)).replace("\n", "\\n")
+
+
+class SavedProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a job is done and on the disk.
 
     Attributes:
-        rows: on the disk, from the first on: in whole shards, and what is left in the last shard if
-            the job is done, or else in what is kept of the next one.
+        rows: from the first row on. They are in full shards, and the rest in the last shard if the
+            job is done, in the partial one otherwise.
         failures, failures_bytes: how many of them have no vector, and how long their list is.
-        vector_length: the numbers of a vector; None where there was none yet.
+        vector_length: the dimensions of vectors; None where there is none yet.
         key_type: of the key column; None where no row is done.
         mark: of a pipe, the hash of the rows that are done.
         done: the input was read to its end.
@@ -103,23 +111,23 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole of it, as it is written."""
+    """The manifest, as it is written. A folder keeps the format that it began with."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = LATEST
     made_by: str = f"ollama-sc {__version__}"
-    settings: Settings
-    progress: Progress = Progress()
+    settings: FixedSettings
+    progress: SavedProgress = SavedProgress()
 
     def encode(self) -> bytes:
-        """As JSON that people can read."""
+        """Encode it as indented JSON."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 
-def decode(data: bytes, path: str) -> Manifest:
-    """Read a manifest.
+def decode_manifest(data: bytes, path: str) -> Manifest:
+    """Decode a manifest.
 
     Raises:
-        Refused: it is none, or that of a version to come.
+        Refused: it is invalid, or of a later version.
     """
     try:
         return msgspec.json.decode(data, type=Manifest)

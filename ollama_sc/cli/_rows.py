@@ -1,13 +1,15 @@
-"""A row of the input, as the readers of all formats give it."""
+"""The rows of the input, as the readers of all formats return them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import NamedTuple, Protocol
+from uuid import UUID
 
 import pyarrow as pa
 
-Key = int | str | bytes | None
+Key = int | str | bytes | float | Decimal | UUID | None
 
 
 class Row(NamedTuple):
@@ -15,9 +17,9 @@ class Row(NamedTuple):
 
     Attributes:
         number: of the row in the whole input, from 0.
-        where: the file with the line or the row in it, from 1, for messages.
-        key: what its key column holds.
-        text: what is embedded.
+        where: for messages: the file, and the line or row in it, from 1.
+        key: the value for the key column.
+        text: to embed.
         problem: why there is no text; None where there is one.
         mark: of a pipe, the hash of all rows up to this one.
     """
@@ -30,16 +32,16 @@ class Row(NamedTuple):
     mark: str | None = None
 
 
-class Reader(Protocol):
-    """What reads an input, a block of rows at a time."""
+class RowReader(Protocol):
+    """Reads the rows of an input, some at a time."""
 
     @property
     def key_type(self) -> pa.DataType:
-        """The type of the key column; known once a row was read."""
+        """The type of the key column; known once a row was returned."""
         ...
 
-    async def block(self) -> Sequence[Row]:
-        """The next rows, never none; nothing at the end of the input."""
+    async def next_rows(self) -> Sequence[Row]:
+        """Read the next rows, at least one; empty at the end of the input."""
         ...
 
     async def aclose(self) -> None:
@@ -48,5 +50,5 @@ class Reader(Protocol):
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
-    """What the problem of such a row is."""
+    """The problem of a row that is not UTF-8."""
     return f"not UTF-8: {error.reason} (byte {error.object[error.start]:#04x})"

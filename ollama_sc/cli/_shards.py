@@ -1,13 +1,14 @@
-"""Rows with their vectors into Parquet shards, each as a whole and once.
+"""Rows with their vectors into Parquet shards, each written atomically and exactly once.
 
-A shard is written aside and put in its place, then the failures of its rows are appended to their
-list, then the manifest counts it. A job that is killed anywhere in between does the shard again.
-Before the first of all, a manifest that counts nothing says whose it is.
+A commit has three steps: the shard is written to a temporary file and renamed, the failures of its
+rows are appended to their list, and the manifest counts both. If the job is killed between two of
+them, the next run writes the shard again. Before the first shard, a manifest that counts no rows is
+written: it binds the folder to the job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import BinaryIO
@@ -18,29 +19,31 @@ import numpy as np
 import pyarrow as pa
 
 from ollama_sc.cli._errors import Refused, Stopped
-from ollama_sc.cli._folder import FAILURES, Folder, shard_name
-from ollama_sc.cli._manifest import Manifest, Progress
+from ollama_sc.cli._folder import Folder
+from ollama_sc.cli._manifest import Manifest, SavedProgress
 from ollama_sc.cli._rows import Key, Row
-from ollama_sc.cli._table import CannotRead, KeyedVectors, Vectors, read, write
+from ollama_sc.cli._shown import shown_path
+from ollama_sc.cli._table import KeyedVectors, ShardReadError, Vectors, read_shard, write_shard
+from ollama_sc.embedding.folder import LAYOUTS
 
-ROW = "row"  # the key column where the job has no other
-KEPT = ".next.parquet"  # what a job that was stopped keeps of the next shard
-
-
-_NONE: Vectors = np.empty((0, 0), np.float32)
+_NO_VECTORS: Vectors = np.empty((0, 0), np.float32)
 
 
-class CannotWrite(Stopped):
-    """The disk is full, or worse. What the manifest counts is as it was."""
+class ShardWriteError(Stopped):
+    """A file cannot be written, such as on a full disk. What the manifest counts is unchanged."""
 
 
 class Shards:
-    """The output of a job.
+    """The output of a job: collects rows, and commits each shard that is full.
 
     Args:
-        folder: where it goes.
-        manifest: what is there.
-        key_type: gives the type of the key column; is asked once there are rows.
+        folder: to write to.
+        manifest: what earlier runs have done.
+        key_type: returns the type of the key column; called once there are rows.
+        check: called before rows are committed, and raises where that would be wrong.
+
+    Attributes:
+        manifest: as it is on the disk.
     """
 
     def __init__(
@@ -48,139 +51,154 @@ class Shards:
         folder: Folder,
         manifest: Manifest,
         key_type: Callable[[], pa.DataType],
+        check: Callable[[], Awaitable[None]],
     ) -> None:
         self.manifest = manifest
         self._folder = folder
+        self._layout = LAYOUTS[manifest.format]
         self._key_type = key_type
-        self._size = manifest.settings.shard_rows
+        self._check = check
+        self._shard_rows = manifest.settings.shard_rows
         self._keys: list[Key] = []
-        self._vectors: Vectors | None = None  # of a whole shard, of which the first are filled
-        self._good: list[bool] = []
+        self._vectors: Vectors | None = None  # of a full shard; the first `len(_keys)` are filled
+        self._valid: list[bool] = []
         self._failures: list[bytes] = []
         self._mark: str | None = manifest.progress.mark
-        self._on_disk = 0  # rows of the shard at work that the manifest counts
+        self._saved_rows = 0  # rows of the current shard that the manifest counts
 
     @property
-    def progress(self) -> Progress:
-        """What the manifest says."""
+    def progress(self) -> SavedProgress:
+        """What is done, as the manifest says."""
         return self.manifest.progress
 
     @property
     def rows(self) -> int:
-        """How many rows there are, with those that are not on the disk yet."""
-        return self.progress.rows - self._on_disk + len(self._keys)
+        """How many rows are done, with those that are not on the disk yet."""
+        return self.progress.rows - self._saved_rows + len(self._keys)
 
     @property
     def failures(self) -> int:
-        """How many of them have no vector."""
+        """How many of these have no vector."""
         return self.progress.failures + len(self._failures)
 
-    def expect(self, length: int) -> None:
-        """Make room for vectors of this length. Comes before all rows.
+    def allocate(self, dimensions: int) -> None:
+        """Allocate the vectors of a shard; to be called before rows are added.
 
         Raises:
-            Stopped: those before were not as long.
+            Stopped: earlier vectors have other dimensions, or there is no memory for a shard.
         """
-        known = self.progress.vector_length if self._vectors is None else self._vectors.shape[1]
-        if known not in (None, length):
-            raise Stopped(f"the server's vectors have {length} numbers, and had {known} before")
+        previous = self.progress.vector_length if self._vectors is None else self._vectors.shape[1]
+        if previous not in (None, dimensions):
+            raise Stopped(
+                f"the server's vectors have {dimensions} numbers, and had {previous} before"
+            )
         if self._vectors is None:
-            self._vectors = np.zeros((self._size, length), np.float32)
+            try:
+                self._vectors = np.zeros((self._shard_rows, dimensions), np.float32)
+            except (MemoryError, ValueError) as error:  # the latter beyond all addresses
+                raise Stopped(
+                    f"no memory for a shard of {self._shard_rows} rows of {dimensions} numbers: "
+                    "see --shard-rows"
+                ) from error
 
     async def restore(self) -> None:
-        """Take up what is left of the shard that was at work.
+        """Read back the rows of the shard that an earlier run has not filled.
 
         Raises:
-            Refused: it is not there any more.
+            Refused: its file is missing or invalid.
         """
-        number, rest = divmod(self.progress.rows, self._size)
-        if rest:
-            name = shard_name(number) if self.progress.done else KEPT
-            await anyio.to_thread.run_sync(self._restore, name, rest)
+        number, partial_rows = divmod(self.progress.rows, self._shard_rows)
+        if partial_rows:
+            name = self._layout.shard(number) if self.progress.done else self._layout.partial
+            await anyio.to_thread.run_sync(self._restore, name, partial_rows)
 
     async def add(
         self,
         rows: Sequence[Row],
-        vectors: Vectors = _NONE,
+        vectors: Vectors = _NO_VECTORS,
         failures: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
-        """Add rows; writes each shard that they fill.
+        """Add rows, and commit each shard that they fill.
 
         Args:
-            rows: the next ones.
-            vectors: one for each row that has a text.
-            failures: which of these are none, and why.
+            rows: the next rows.
+            vectors: n by d, one for each row that has a text.
+            failures: the reasons of the texts that failed, by their index in `vectors`.
 
         Raises:
-            CannotWrite: a shard cannot be written. Nothing is lost but that shard.
+            ShardWriteError: a shard cannot be written. Its rows alone are lost.
         """
         numbers = iter(range(len(vectors)))
         reasons = [
             failures.get(next(numbers)) if row.problem is None else row.problem for row in rows
         ]
-        good = np.delete(vectors, list(failures), axis=0) if failures else vectors
+        valid = np.delete(vectors, list(failures), axis=0) if failures else vectors
         start = 0
         while start < len(rows):
-            end = start + self._size - len(self._keys)
+            end = start + self._shard_rows - len(self._keys)
             count = sum(reason is None for reason in reasons[start:end])
-            self._take(rows[start:end], reasons[start:end], good[:count])
-            good = good[count:]
+            self._append_rows(rows[start:end], reasons[start:end], valid[:count])
+            valid = valid[count:]
             start = end
-            if len(self._keys) == self._size:
+            if len(self._keys) == self._shard_rows:
                 await self._commit(done=False)
 
     async def finish(self) -> None:
-        """Write the last shard; the job is done."""
-        if not self.progress.done or len(self._keys) > self._on_disk:
+        """Commit the last shard: the job is done."""
+        if not self.progress.done or len(self._keys) > self._saved_rows:
             await self._commit(done=True)
 
-    async def keep(self) -> None:
-        """Keep what there is of the next shard, so that the job can go on behind it."""
-        if len(self._keys) == self._size:
+    async def save_partial(self) -> None:
+        """Commit the rows of a shard that is not full, so that the next run resumes behind them."""
+        if len(self._keys) == self._shard_rows:
             await self._commit(done=False)
-        elif len(self._keys) > self._on_disk:
-            await self._commit(done=False, name=KEPT)
+        elif len(self._keys) > self._saved_rows:
+            await self._commit(done=False, name=self._layout.partial)
 
     # -- rows in memory ----------------------------------------------------------------------
 
-    def _take(self, rows: Sequence[Row], reasons: Sequence[str | None], vectors: Vectors) -> None:
+    def _append_rows(
+        self, rows: Sequence[Row], reasons: Sequence[str | None], vectors: Vectors
+    ) -> None:
         start = len(self._keys)
-        good = [reason is None for reason in reasons]
+        valid = [reason is None for reason in reasons]
         self._keys += [row.key for row in rows]
-        self._good += good
+        self._valid += valid
         self._mark = rows[-1].mark
         for row, reason in zip(rows, reasons, strict=True):
             if reason is not None:
-                self._failures.append(_failure(row, reason))
+                self._failures.append(_failure_line(row, reason))
         assert self._vectors is not None, "the length of vectors is known"
-        into = self._vectors[start : start + len(rows)]
-        if all(good):
-            into[:] = vectors
-        elif any(good):
-            into[good] = vectors
+        target = self._vectors[start : start + len(rows)]
+        if all(valid):
+            target[:] = vectors
+        elif any(valid):
+            target[valid] = vectors
 
     # -- files -------------------------------------------------------------------------------
 
     async def _commit(self, *, done: bool, name: str | None = None) -> None:
-        """Write what is in memory, as the next shard if no other name is given."""
+        """Commit the rows in memory: as the next shard, or as a file of another name."""
+        if len(self._keys) > self._saved_rows:
+            await self._check()
         try:
             await anyio.to_thread.run_sync(partial(self._commit_files, done=done, name=name))
         except OSError as error:
-            raise CannotWrite(
-                f"cannot write to {self._folder.path}: {error.strerror or error}"
+            raise ShardWriteError(
+                f"cannot write to {shown_path(self._folder.path)}: {error.strerror or error}"
             ) from error
 
     def _commit_files(self, *, done: bool, name: str | None) -> None:
         progress = self.progress
         if self._keys:
-            if not progress.rows:  # a shard never stands without its job
+            if not progress.rows:  # no shard without a manifest
                 self._folder.save(self.manifest)
-            shard = shard_name(progress.rows // self._size)
+            shard = self._layout.shard(progress.rows // self._shard_rows)
             self._folder.write(name or shard, self._write_table)
         failures = b"".join(self._failures)
         if failures:
-            self._folder.append(FAILURES, progress.failures_bytes, failures)
-        counted = Progress(
+            self._folder.append(self._layout.failures, progress.failures_bytes, failures)
+        saved = SavedProgress(
             rows=self.rows,
             failures=self.failures,
             failures_bytes=progress.failures_bytes + len(failures),
@@ -191,37 +209,42 @@ class Shards:
             mark=self._mark,
             done=done,
         )
-        manifest = msgspec.structs.replace(self.manifest, progress=counted)
+        manifest = msgspec.structs.replace(self.manifest, progress=saved)
         self._folder.save(manifest)
         self.manifest = manifest
         self._failures.clear()
         if name is None:
             self._keys.clear()
-            self._good.clear()
-            self._folder.remove(KEPT)
-        self._on_disk = len(self._keys)
+            self._valid.clear()
+            self._folder.remove(self._layout.partial)
+        self._saved_rows = len(self._keys)
 
     def _write_table(self, file: BinaryIO) -> None:
         assert self._vectors is not None
-        rows = KeyedVectors(self._keys, self._vectors[: len(self._keys)], self._good)
-        write(file, self.manifest.settings.key or ROW, self._key_type(), rows)
+        rows = KeyedVectors(self._keys, self._vectors[: len(self._keys)], self._valid)
+        key = self.manifest.settings.key
+        write_shard(file, key, self._key_type(), rows, format=self.manifest.format)
 
     def _restore(self, name: str, count: int) -> None:
         path = self._folder.path / name
         try:
-            found = read(path, count)  # what is behind was not counted
-        except CannotRead as error:
-            raise Refused(f"cannot read {path}, which the manifest counts: {error}") from error
+            found = read_shard(path, count)  # there may be more rows, which no manifest counts
+        except ShardReadError as error:
+            raise Refused(
+                f"cannot read {shown_path(path)}, which the manifest counts: {error}"
+            ) from error
         if len(found.keys) < count:
-            raise Refused(f"{path} is cut: the manifest counts {count} rows in it")
+            raise Refused(f"{shown_path(path)} is cut: the manifest counts {count} rows in it")
         self._keys = [*found.keys]
-        self._good = [*found.good]
-        self.expect(found.vectors.shape[1])
-        assert self._vectors is not None
-        self._vectors[:count] = found.vectors
-        self._on_disk = count
+        self._valid = [*found.valid]
+        if (dimensions := self.progress.vector_length) is not None:
+            self.allocate(dimensions)
+            assert self._vectors is not None
+            if any(found.valid):
+                self._vectors[:count] = found.vectors
+        self._saved_rows = count
 
 
-def _failure(row: Row, reason: str) -> bytes:
+def _failure_line(row: Row, reason: str) -> bytes:
     entry = {"row": row.number, "key": row.key, "where": row.where, "reason": reason}
     return msgspec.json.encode(entry) + b"\n"

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end the work in order; a second one ends the process at once."""
+"""SIGINT and SIGTERM cancel the job; a second one ends the process at once."""
 
 import os
 import signal
@@ -8,8 +8,10 @@ import anyio
 from anyio.abc import TaskStatus
 
 
-async def until_signal(work: Callable[[], Awaitable[None]]) -> signal.Signals | None:
-    """Run something that a signal cancels; returns which one did."""
+async def run_until_signal(
+    work: Callable[[], Awaitable[None]], on_signal: Callable[[signal.Signals], None]
+) -> signal.Signals | None:
+    """Run a function that the first signal cancels, at once told by `on_signal`; returns it."""
     caught: signal.Signals | None = None
     failure: Exception | None = None
     scope = anyio.CancelScope()
@@ -20,9 +22,10 @@ async def until_signal(work: Callable[[], Awaitable[None]]) -> signal.Signals | 
             task_status.started()
             async for number in signals:
                 if caught is not None:
-                    os._exit(128 + number)  # no file is ever half written under its own name
+                    os._exit(128 + number)  # safe: files are replaced atomically
                 caught = number
                 scope.cancel()
+                on_signal(number)
 
     async with anyio.create_task_group() as tasks:
         with scope:

@@ -1,48 +1,117 @@
-"""`python -m ollama_sc.testing`: the fake server as a process of its own."""
+"""`python -m ollama_sc.testing`: the fake server as a process of its own.
+
+`python -m ollama_sc.testing record` records a real one.
+"""
 
 import argparse
+import errno
 import importlib.util
+import os
 import signal
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 
 from ollama_sc.testing import FakeOllama, Registry
-from ollama_sc.testing._store import DEFAULT_MODELS
+from ollama_sc.testing._cassette import Cassette, CassetteError, CassetteWriter
+from ollama_sc.testing._masking import secrets_of
+from ollama_sc.testing._record import Recorder, Upstream
+from ollama_sc.testing._state.store import DEFAULT_MODELS
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m ollama_sc.testing",
-        description="A fake Ollama server. Prints its URL; ends on SIGINT or SIGTERM.",
+        description="A fake Ollama server. Prints its URL; exits on SIGINT or SIGTERM."
+        " `record --help`: keep what a real server answers.",
     )
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=0, help="0: a free one")
-    parser.add_argument("--models", default=",".join(DEFAULT_MODELS), help="names, by commas")
-    parser.add_argument("--token-rate", type=float, help="tokens a second")
-    parser.add_argument("--tokens", type=int, default=24, help="length of an answer")
-    parser.add_argument("--parallel", type=int, help="requests that are answered at once")
-    parser.add_argument("--max-queue", type=int, help="requests that may wait")
-    parser.add_argument("--dimensions", type=int, default=768, help="length of embeddings")
-    parser.add_argument("--embed-seconds", type=float, default=0.0, help="of a request")
-    parser.add_argument("--version", default="0.33.0", help="the server's version")
-    parser.add_argument("--pull-rate", type=float, help="bytes a second of a download")
-    parser.add_argument("--backend", choices=("trio", "asyncio"), default=_default_backend())
-    return parser.parse_args()
+    add = partial(parser.add_argument, metavar="N", type=float)
+    parser.add_argument("--replay", metavar="FOLDER", help="answer as a recorded server did")
+    _add_address(parser)
+    parser.add_argument(
+        "--models", default=",".join(DEFAULT_MODELS), help="names, separated by commas"
+    )
+    add("--token-rate", help="tokens per second; without it, as fast as they are read")
+    add("--tokens", type=int, default=24, help="length of an answer (%(default)s)")
+    parser.add_argument("--call-tools", action="store_true", help="ask for each tool once")
+    add("--parallel", type=int, help="requests that run at the same time; others wait")
+    add("--max-queue", type=int, help="requests that may wait; any more draw 503")
+    add("--dimensions", type=int, default=768, help="length of embeddings (%(default)s)")
+    add("--embed-seconds", default=0.0, help="what a request for embeddings takes (%(default)s)")
+    parser.add_argument("--version", default="0.33.0", help="the server's version (%(default)s)")
+    add("--pull-rate", help="bytes per second of a download")
+    _add_backend(parser)
+    arguments = parser.parse_args()
+    try:
+        if arguments.replay is not None:
+            Cassette(arguments.replay)
+    except CassetteError as error:
+        parser.error(str(error))
+    return arguments
 
 
-def _default_backend() -> str:
-    return "trio" if importlib.util.find_spec("trio") is not None else "asyncio"
+def _add_address(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="where it listens (%(default)s)")
+    parser.add_argument(
+        "--port", metavar="N", type=int, default=0, help="0, which is the default: a free one"
+    )
+
+
+def _add_backend(parser: argparse.ArgumentParser) -> None:
+    installed = "trio" if importlib.util.find_spec("trio") is not None else "asyncio"
+    parser.add_argument(
+        "--backend",
+        choices=("trio", "asyncio"),
+        default=installed,
+        help="its event loop; trio where it is installed",
+    )
+
+
+def _record_arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m ollama_sc.testing record",
+        description="Stands between a program and a real Ollama server, and keeps each response in"
+        " a folder, byte for byte, with keys and tokens masked: for `FakeOllama.replay(FOLDER)`."
+        " Prints the URL to be used as OLLAMA_HOST; exits on SIGINT or SIGTERM.",
+    )
+    upstream = os.environ.get("OLLAMA_HOST") or "http://127.0.0.1:11434"
+    parser.add_argument("--upstream", default=upstream, metavar="URL", help="the real server")
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="a new folder")
+    _add_address(parser)
+    _add_backend(parser)
+    options = parser.parse_args(words)
+    try:
+        options.upstream = Upstream.parse(options.upstream)
+        secrets = secrets_of({"authorization": options.upstream.authorization}, "", b"")
+        options.writer = CassetteWriter(options.output, options.upstream.name, secrets)
+    except (ValueError, CassetteError, OSError) as error:
+        parser.error(str(error))
+    return options
+
+
+async def _record(options: argparse.Namespace) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with Recorder(
+            options.upstream, options.writer, options.host, options.port
+        ) as recorder:
+            print(recorder.url, flush=True)  # noqa: T201 - the interface of this program
+            async for _ in signals:
+                return
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
-    # The signals are caught before the URL is printed: who reads it may send one at once.
+    make = FakeOllama if arguments.replay is None else partial(FakeOllama.replay, arguments.replay)
+    # The signals are handled before the URL is printed: its reader may send one at once.
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with FakeOllama(
+        async with make(
             host=arguments.host,
             port=arguments.port,
             models=[name for name in arguments.models.split(",") if name],
             token_rate=arguments.token_rate,
             tokens=arguments.tokens,
+            call_tools=arguments.call_tools,
             parallel=arguments.parallel,
             max_queue=arguments.max_queue,
             dimensions=arguments.dimensions,
@@ -55,6 +124,19 @@ async def _serve(arguments: argparse.Namespace) -> None:
                 return
 
 
+def _run(
+    program: Callable[[argparse.Namespace], Awaitable[None]], arguments: argparse.Namespace
+) -> None:
+    try:
+        anyio.run(program, arguments, backend=arguments.backend)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        sys.exit(f"{arguments.host}:{arguments.port} is in use; --port 0 takes a free one")
+
+
 if __name__ == "__main__":
-    options = _arguments()
-    anyio.run(_serve, options, backend=options.backend)
+    if sys.argv[1:2] == ["record"]:
+        _run(_record, _record_arguments(sys.argv[2:]))
+    else:
+        _run(_serve, _arguments())

@@ -1,10 +1,11 @@
-"""What is sent and how it breaks: `Reply`; knows neither sockets nor endpoints."""
+"""`Reply`, a response and its faults, and `Message`, a response before it is framed."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ollama_sc.testing import _gojson
+from ollama_sc.testing._go import gojson
 
 JSON = "application/json; charset=utf-8"
 NDJSON = "application/x-ndjson"
@@ -16,7 +17,7 @@ BUSY = "server busy, please try again.  maximum pending requests exceeded"
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """One body, sent at once."""
+    """A body of a known length."""
 
     data: bytes
     content_type: str | None
@@ -24,7 +25,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """A stream; each part is flushed on its own."""
+    """A stream; each part is flushed separately."""
 
     parts: tuple[bytes, ...]
     content_type: str
@@ -39,9 +40,9 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What the model says; the endpoint makes a stream or a single object of it.
+    """Scripted model output; the endpoint turns it into a stream or a single object.
 
-    Fields that are None are filled with what the endpoint would have said by itself.
+    Fields that are None are filled with the output that the model generates by default.
     """
 
     tokens: tuple[str, ...] | None = None
@@ -59,34 +60,35 @@ Content = Body | Lines | Raw | Generated | Literal["silence", "endless", "defaul
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    r"""A reply and the ways in which it breaks.
+    r"""A response and its faults.
 
-    Made by the class methods; `but()` adds faults. Offsets count bytes of the complete raw
-    response, status line and headers included. Faults combine; of several ends the first counts.
+    Made by the class methods; `replace()` adds faults. Offsets count bytes of the complete raw
+    response, status line and headers included. Faults combine; of several that end the response
+    the first one applies.
 
     Attributes:
         status: The HTTP status.
         headers: Further headers; a `Content-Type` replaces the reply's own.
         delay: Seconds of silence before the headers.
-        rate: Lines a second of a stream. None: the server's `token_rate`.
+        rate: Lines per second of a stream. None: the server's `token_rate`.
         cut_at: Close cleanly (FIN) after this many bytes.
         reset_at: Send RST after this many bytes.
-        stall_at: After this many bytes silence, until the client leaves.
+        stall_at: After this many bytes send nothing more, until the client disconnects.
         cut_after: Close cleanly after this many lines of a stream (0: after the headers).
         reset_after: Send RST after this many lines.
-        stall_after: After this many lines silence, until the client leaves.
-        drip: Seconds between single bytes. 0: one byte a send, without waiting.
-        split_at: Offsets at which the response is divided; each piece is a send of its own and
-            nothing else divides it. `()` sends as much as possible at once.
+        stall_after: After this many lines send nothing more, until the client disconnects.
+        drip: Seconds between single bytes. 0: one byte per send, without a pause.
+        split_at: Offsets at which the response is split; each piece is one send, and the response
+            is split nowhere else. `()` sends as much as possible at once.
         flush: False sends several lines of a stream at once.
-        keep_alive: False sends `Connection: close` and closes. None: as the request asks, but
-            after `Reply.raw` the connection is closed.
+        keep_alive: False sends `Connection: close` and closes. None: as the request says; after
+            `Reply.raw` the connection is closed.
         chunked: True or False forces chunked encoding on or off; a stream that is not chunked
             ends with the connection.
         trailing: Bytes after the end of the HTTP message.
-        early: Answer as soon as the request's headers have come, read nothing more of its body,
-            and close the connection after the reply. As nothing is read, a client that leaves is
-            only noticed by sending to it.
+        early: Reply as soon as the request's headers have been received, read nothing more of its
+            body, and close the connection after the reply. As nothing is read, only a failed send
+            reveals that the client has disconnected.
 
     """
 
@@ -109,13 +111,17 @@ class Reply:
     trailing: bytes = b""
     early: bool = False
 
+    def replace(self, **faults: Any) -> "Reply":
+        """A copy with other fields, such as `replace(cut_at=100)`."""
+        return dataclasses.replace(self, **faults)
+
     def but(self, **faults: Any) -> "Reply":
-        """The same reply with other fields, such as `but(cut_at=100)`."""
-        return replace(self, **faults)
+        """The older name of `replace`."""
+        return self.replace(**faults)
 
     @classmethod
     def default(cls, **faults: Any) -> "Reply":
-        """What the endpoint would answer by itself, with faults."""
+        """The endpoint's own response, with faults."""
         return cls(**faults)
 
     @classmethod
@@ -123,7 +129,7 @@ class Reply:
         cls, value: object, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> "Reply":
         """One JSON value."""
-        body = Body(_gojson.encode(value), JSON)
+        body = Body(gojson.encode(value), JSON)
         return cls(content=body, status=status, headers=headers or {})
 
     @classmethod
@@ -134,7 +140,7 @@ class Reply:
         headers: Mapping[str, str] | None = None,
         **extra: object,
     ) -> "Reply":
-        """An error object; `extra` are more of its fields, such as `signin_url`."""
+        """An error object; `extra` are further fields, such as `signin_url`."""
         return cls.json({"error": text, **extra}, status, headers)
 
     @classmethod
@@ -152,8 +158,8 @@ class Reply:
         content_type: str = NDJSON,
         headers: Mapping[str, str] | None = None,
     ) -> "Reply":
-        r"""One line for each object; a bytes object is the literal line, `\n` is added."""
-        lines = [item if isinstance(item, bytes) else _gojson.encode(item) for item in objects]
+        r"""One line per object; a bytes object is the literal line without its `\n`."""
+        lines = [item if isinstance(item, bytes) else gojson.encode(item) for item in objects]
         parts = [line + b"\n" for line in lines]
         if parts and not newline_at_end:
             parts[-1] = lines[-1]
@@ -164,12 +170,15 @@ class Reply:
     def text(
         cls, text: str, status: int = 200, content_type: str = "text/plain; charset=utf-8"
     ) -> "Reply":
-        """A body that is no JSON."""
+        """A body that is not JSON."""
         return cls(content=Body(text.encode(), content_type), status=status)
 
     @classmethod
-    def html(cls, status: int = 502) -> "Reply":
-        """The page of a proxy before the server."""
+    def html(cls, status: int = 200) -> "Reply":
+        """A page of a proxy in front of the server, such as one to sign in at.
+
+        With a status such as 502 it is an error page.
+        """
         page = (
             f"<html>\r\n<head><title>{status}</title></head>\r\n"
             f"<body><h1>{status} from a proxy</h1></body>\r\n</html>\r\n"
@@ -178,22 +187,25 @@ class Reply:
 
     @classmethod
     def empty(cls, status: int = 200) -> "Reply":
-        """No body and no content type, such as the 403 for a foreign `Host`."""
+        """No body and no content type, as in the 403 for a foreign ``Host``."""
         return cls(content=Body(b"", None), status=status)
 
     @classmethod
     def raw(cls, data: bytes) -> "Reply":
-        """Literal bytes of the whole response, nothing added; then the connection is closed."""
+        """The literal bytes of the whole response; then the connection is closed.
+
+        Without CORS headers of its own it cannot be read by a page of another origin.
+        """
         return cls(content=Raw(data))
 
     @classmethod
     def silence(cls) -> "Reply":
-        """No byte, ever."""
+        """Not a single byte, until the client disconnects."""
         return cls(content="silence")
 
     @classmethod
     def endless_line(cls) -> "Reply":
-        """A stream whose first line never ends, as fast as the client reads."""
+        """A stream whose first line never ends, sent as fast as the client reads."""
         return cls(content="endless")
 
     @classmethod
@@ -206,19 +218,21 @@ class Reply:
         calls_at_end: bool = False,
         done_reason: str | None = None,
     ) -> "Reply":
-        """What the model says to a chat or generate request.
+        """The model's output for a chat or generate request.
 
-        The endpoint makes it a stream or a single object, as the request asks. The request is
-        checked as always, so that a wrong one draws its error.
+        The endpoint sends it as a stream or a single object, as the request asks. The request is
+        validated as usual, so an invalid one draws its error.
 
         Args:
-            tokens: The answer, token by token; a string is divided at its spaces. None: the
-                synthetic text, or nothing where there are tool calls.
-            thinking: The same for the thinking. None: as the model does by itself.
-            tool_calls: `{"name": ..., "arguments": {...}}` each, `id` if wanted; or the whole
-                object of the wire, with `function`.
-            calls_at_end: The calls come in the final object, not in one of their own before it.
-            done_reason: None: `stop`, or `length` where `num_predict` cut the text.
+            tokens: The content, token by token; a string is split at its spaces. None: the
+                synthetic text, or nothing if there are tool calls. As in the real server, more
+                than 31 identical tokens in a row end the reply after the 31st, with status 200
+                and without `done`.
+            thinking: The same for the thinking. None: the model's default.
+            tool_calls: `{"name": ..., "arguments": {...}}` each, `id` is optional; or the whole
+                object as the API has it, with `function`.
+            calls_at_end: The calls are in the final object, not in a separate one before it.
+            done_reason: None: `stop`, or `length` if `num_predict` truncated the text.
 
         """
         content = Generated(
@@ -241,18 +255,18 @@ def _divide(text: str | Iterable[str] | None) -> tuple[str, ...] | None:
 
 
 # ---------------------------------------------------------------------------------------------
-# What an endpoint hands to the server
+# What an endpoint returns to the connection
 
 
 class Source(Protocol):
-    """Parts of a stream that become known with time."""
+    """Parts of a stream that are produced while it is sent."""
 
     async def next(self) -> bytes | None:
         """The next part; None at the end."""
         ...
 
     async def aclose(self) -> None:
-        """Nobody wants more of it; does not wait."""
+        """Abandon the remaining parts; does not block."""
         ...
 
 
@@ -261,13 +275,14 @@ class Message:
     """A response before framing.
 
     Attributes:
-        parts: The body. For a stream each part is one line, flushed on its own.
-        stream: Whether parts are paced and chunked.
+        parts: The body. In a stream each part is one line, flushed separately.
+        stream: Whether the parts are paced and chunked.
         chunked: None: chunked for streams and for bodies above 2 KiB.
-        rate: Parts a second.
+        rate: Parts per second.
         delay: Seconds before the headers.
         raw: The parts are the whole response, headers included.
-        source: What follows the parts of a stream; who has the message closes it.
+        source: What follows the parts of a stream; the owner of the message closes it.
+        keep_alive: Of a raw message: whether the connection lives on where the reply does not say.
 
     """
 
@@ -281,18 +296,19 @@ class Message:
     delay: float = 0.0
     raw: bool = False
     source: Source | None = None
+    keep_alive: bool = False
 
 
 def json_message(value: object, status: int = 200) -> Message:
-    """A message of one JSON value."""
-    return Message(status, JSON, (_gojson.encode(value),))
+    """A message with one JSON value."""
+    return Message(status, JSON, (gojson.encode(value),))
 
 
 def api_error_message(
     status: int, body: Mapping[str, object], headers: Mapping[str, str], content_type: str
 ) -> Message:
     """A message with an error object."""
-    return Message(status, content_type, (_gojson.encode(body),), headers)
+    return Message(status, content_type, (gojson.encode(body),), headers)
 
 
 def _endless() -> Iterator[bytes]:
@@ -302,7 +318,7 @@ def _endless() -> Iterator[bytes]:
 
 
 def message_of(reply: Reply) -> Message:
-    """The message of a reply whose content does not depend on the request."""
+    """The message for a reply whose content does not depend on the request."""
     content = reply.content
     if isinstance(content, Body):
         return Message(reply.status, content.content_type, (content.data,), reply.headers)

@@ -17,6 +17,7 @@ from ollama_sc import (
     Group,
     ListResponse,
     Message,
+    MessageLike,
     Statistics,
     Stream,
     Timeouts,
@@ -44,6 +45,14 @@ async def chat(client: AsyncClient, choice: bool) -> None:
     assert_type(plain.tokens_per_second, float | None)
     async with stream:
         pass
+
+
+async def conversation(client: AsyncClient) -> None:
+    messages: list[MessageLike] = [{"role": "user", "content": "Why is the sky blue?"}]
+    reply = await client.chat("m", messages)
+    messages.append(reply)
+    messages += [reply.message, Message("tool", "x"), {"role": "user", "content": "And at night?"}]
+    assert_type(await client.chat("m", messages), ChatResponse)
 
 
 async def generate(client: AsyncClient, choice: bool) -> None:

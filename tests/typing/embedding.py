@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 from typing_extensions import Unpack, assert_type
 
 from ollama_sc import AsyncClient, EmbedManyFields, Group, Timeouts
-from ollama_sc.embedding import Batch, Batches, Embedder, Progress, embed_array, embed_many
+from ollama_sc.embedding import (
+    Batch,
+    Batches,
+    EmbeddedRows,
+    Embedder,
+    Progress,
+    embed_array,
+    embed_many,
+    read_folder,
+)
 
 Matrix = NDArray[np.float32]
 
@@ -39,6 +48,18 @@ def sources(
     client.embed_many("m", later)
     client.embed_many("m", array)
     client.embed_many("m", (line.strip() for line in some))
+
+
+def folder(path: str) -> None:
+    assert_type(read_folder(path), EmbeddedRows)
+    keys, vectors = read_folder(path)
+    assert_type(keys, list[Any])
+    assert_type(vectors, Matrix)
+
+
+def tables(embed: Embedder, table: pa.Table, rows: pa.RecordBatch) -> None:
+    assert_type(embed(table), pa.Table)
+    assert_type(embed(rows), pa.RecordBatch)
 
 
 def tell(progress: Progress) -> None:

@@ -21,12 +21,15 @@ from ollama_sc import (
 USER = {"role": "user", "content": "Hi"}
 
 
+def sync() -> None: ...
+
+
 async def arguments(client: AsyncClient) -> None:
     await client.chat()  # type: ignore[call-overload]
     await client.chat(5, [USER])  # type: ignore[call-overload]
     await client.chat(None, [USER])  # type: ignore[call-overload]
-    await client.chat("m", USER)  # type: ignore[call-overload]
-    await client.chat("m", Message("user", "Hi"))  # type: ignore[call-overload]
+    await client.chat("m", USER)  # type: ignore[arg-type]
+    await client.chat("m", Message("user", "Hi"))  # type: ignore[arg-type]
     await client.chat("m", "Hi")  # type: ignore[arg-type]
     await client.chat("m", ["Hi"])  # type: ignore[list-item]
     await client.chat("m", [USER], True)  # type: ignore[call-overload]
@@ -37,9 +40,18 @@ async def arguments(client: AsyncClient) -> None:
     await client.chat("m", [USER], options=[("seed", 1)])  # type: ignore[call-overload]
     await client.chat("m", [USER], think="huge")  # type: ignore[call-overload]
     await client.chat("m", [USER], format="yaml")  # type: ignore[call-overload]
+    await client.chat("m", [USER], format="xml")  # type: ignore[call-overload]
+    await client.chat("m", [USER], format=3)  # type: ignore[call-overload]
+    await client.chat("m", [USER], format="json", attempts=2)  # type: ignore[call-overload]
+    await client.generate("m", "p", format=3)  # type: ignore[call-overload]
+    await client.generate("m", "p", format="xml")  # type: ignore[call-overload]
+    await client.run_tools("m", [USER], sync)  # type: ignore[call-overload]
+    await client.run_tools("m", [USER], [sync], max_rounds="3")  # type: ignore[call-overload]
+    await client.run_tools("m", [USER], [sync], tools=[sync])  # type: ignore[call-overload]
+    await client.run_tools("m", [USER], [sync], on_tool_error="ignore")  # type: ignore[call-overload]
     await client.chat("m", [USER], keep_alive=b"5m")  # type: ignore[call-overload]
     await client.chat("m", [USER], timeout="5")  # type: ignore[call-overload]
-    await client.chat("m", [USER], tools={"type": "function"})  # type: ignore[call-overload]
+    await client.chat("m", [USER], tools={"type": "function"})  # type: ignore[dict-item]
     await client.chat("m", [USER], top_logprobs="3")  # type: ignore[call-overload]
     await client.generate("m", 5)  # type: ignore[call-overload]
     await client.generate("m", ["p"])  # type: ignore[call-overload]

@@ -1,0 +1,2 @@
+import { run } from "/tests/runner.js";
+run("worker");

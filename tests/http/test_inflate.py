@@ -1,0 +1,39 @@
+"""Bodies that a proxy compressed: read whole or as a stream, and never cut short in silence."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import pytest
+
+from ollama_sc import AsyncClient, ProtocolError
+from tests.http.support import exhaust
+from tests.support import MESSAGES, is_quiet, raw_server, recording, replying
+from tests.wire import answering, ok, serving
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_reply_compressed_by_a_proxy(anyio_backend: Any) -> None:
+    """A gzip body is read, streamed or whole."""
+    body = gzip.compress(recording("chat-single").partition(b"\r\n\r\n")[2])
+    reply = (
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    ) + body
+    async with raw_server(replying(reply, reply)) as url, AsyncClient(url) as client:
+        assert (await client.chat("m", MESSAGES)).text.startswith("Why is the sky")
+        async with await client.chat("m", MESSAGES, stream=True) as stream:
+            await exhaust(stream)
+        assert stream.result().text.startswith("Why is the sky")
+
+
+@pytest.mark.parametrize("missing", [1, 8, 9, 40])
+async def test_a_compressed_reply_that_is_not_whole(anyio_backend: Any, missing: int) -> None:
+    """A body whose compression breaks off is an error, not its beginning."""
+    body = gzip.compress(b"".join(b"%d," % number for number in range(1000)))
+    reply = ok(body[:-missing], b"Content-Encoding: gzip")
+    async with serving(answering({"/x": reply})) as server, AsyncClient(server.url) as client:
+        with pytest.raises(ProtocolError):
+            await client.request("GET", "/x", type=bytes)
+        assert is_quiet(client)
