@@ -7,16 +7,17 @@ import sys
 import time
 from pathlib import Path
 
-from . import chart, limits, report
-from .contenders import CONTENDERS, Contender
+from . import against, chart, limits, report
+from .contenders import BLOCKING, CONTENDERS, OURS, Contender
 from .jobs import jobs
 from .machine import ROOT, server
+from .observed import telemetry
 from .rounds import Failed, Results, able, measure
-from .works import COMPARED
+from .works import BLOCKED, COMPARED, Work
 
-LIMITS = ("jobs", "in-flight", "live", "first", "import")
+LIMITS = ("jobs", "in-flight", "live", "first", "import", "telemetry")
 DOCS = ROOT / "docs"
-PARTS = (*(work.name for work in COMPARED), *LIMITS)
+PARTS = (*(work.name for work in (*COMPARED, *BLOCKED)), *LIMITS)
 
 
 def say(text: str) -> None:
@@ -41,12 +42,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="one small round, to see that it works"
     )
-    parser.add_argument("--streams", type=int, default=limits.STREAMS, help="live ones (5000)")
+    parser.add_argument("--streams", type=int, default=limits.STREAMS, help="live ones (10,000)")
     parser.add_argument(
         "--no-pin", action="store_true", help="leave it to the system who runs where"
     )
     parser.add_argument(
         "--write", type=Path, metavar="DIR", help="write there, whatever was measured"
+    )
+    parser.add_argument(
+        "--against", metavar="COMMIT", help="measure this library alone, beside itself at a commit"
     )
     return parser.parse_args()
 
@@ -68,6 +72,7 @@ class Run:
         self.rounds = 1 if options.quick else options.rounds
         self.failures: list[str] = []
         self.results: Results = {}
+        self.blocking: Results = {}
         self.lines: list[limits.Line] = []
 
     def wants(self, name: str) -> bool:
@@ -79,15 +84,21 @@ class Run:
 
     def compare(self) -> None:
         """Every piece of work by every contender."""
-        contenders = able(picked(CONTENDERS, self.options.contenders), say)
-        for each in COMPARED:
-            if self.wants(each.name):
-                work = each.sized(hurry=self.options.quick)
-                pairs = [(work, who) for who in contenders]
-                self.results |= measure(
-                    pairs, self.url, rounds=self.rounds, say=say, failed=self.failed
-                )
-                print(report.for_terminal(work, self.results[work]), flush=True)
+        self.results = self.compared(COMPARED, CONTENDERS)
+        self.blocking = self.compared(BLOCKED, BLOCKING)
+
+    def compared(self, works: list[Work], contenders: list[Contender]) -> Results:
+        wanted = [work for work in works if self.wants(work.name)]
+        able_ones = able(picked(contenders, self.options.contenders), say) if wanted else []
+        results: Results = {}
+        for each in wanted:
+            work = each.sized(hurry=self.options.quick)
+            pairs = [(work, who) for who in able_ones if who.does(work.kind)]
+            found = measure(pairs, self.url, rounds=self.rounds, say=say, failed=self.failed)
+            results |= found
+            if found:
+                print(report.for_terminal(work, found[work]), flush=True)
+        return results
 
     def bounds(self) -> None:
         """What has a bound of its own."""
@@ -111,13 +122,35 @@ class Run:
                 return limits.live_streams(self.url, streams=self.options.streams, say=say)
             case "first":
                 return limits.first_requests(self.url, rounds=3 * self.rounds, say=say)
+            case "telemetry":
+                return telemetry(self.url, rounds=self.rounds, hurry=hurry, say=say)
             case _:
                 return limits.imports(rounds=3 * self.rounds)
 
 
+def compare_commits(options: argparse.Namespace) -> None:
+    """This library beside itself at another commit; nothing is written."""
+    pairs = [
+        (each.sized(hurry=options.quick), who)
+        for works, contenders in ((COMPARED, CONTENDERS), (BLOCKED, BLOCKING))
+        for each in works
+        if options.only is None or each.name in options.only
+        for who in able(picked(contenders, options.contenders), say)
+        if who.name == OURS
+    ]
+    rounds = 1 if options.quick else options.rounds
+    with (
+        against.checked_out(options.against) as other,
+        server(pinned=not options.no_pin) as url,
+    ):
+        print("\n".join(against.ratios(pairs, other, url, rounds=rounds, say=say)))
+
+
 def write(run: Run, folder: Path) -> None:
     """The table and the chart of one run; into docs/, the README's table with them."""
-    text = report.document(run.results, run.lines, run.failures, rounds=run.rounds)
+    text = report.document(
+        run.results, run.lines, run.failures, rounds=run.rounds, blocking=run.blocking
+    )
     (folder / "bench.md").write_text(text, encoding="utf-8")
     (folder / "bench.svg").write_text(chart.svg(run.results), encoding="utf-8")
     if folder.resolve() == DOCS:
@@ -129,6 +162,9 @@ def write(run: Run, folder: Path) -> None:
 def main() -> None:
     options = arguments()
     started = time.monotonic()
+    if options.against is not None:
+        compare_commits(options)
+        return
     with server(pinned=not options.no_pin) as url:
         run = Run(url, options)
         run.compare()

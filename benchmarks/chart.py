@@ -26,7 +26,7 @@ LABELS = 134  # wide; the bars begin after that
 BAR = 100  # the longest one
 ROW = 20
 HEAD = 74
-PANEL_HEAD = 30
+PANEL_HEAD = 46
 PANEL_GAP = 22
 
 STYLE = """
@@ -58,11 +58,20 @@ def shown(figures: dict[Contender, Figures]) -> list[tuple[str, Contender, Figur
     return found
 
 
+def heading(work: Work) -> tuple[str, str]:
+    """A title in two lines: what it is, and how much of it."""
+    at = ": " if ": " in work.title else ", "
+    what, _, rest = work.title.partition(at)
+    return sentence(what), sentence(rest)
+
+
 def panel(
     work: Work, figures: dict[Contender, Figures], left: int, top: int, scale: float
 ) -> list[str]:
+    what, rest = heading(work)
     parts = [
-        f'  <text class="panel" x="{left}" y="{top + 14}">{escape(sentence(work.title))}</text>'
+        f'  <text class="panel" x="{left}" y="{top + 14}">{escape(what)}</text>',
+        f'  <text class="small" x="{left}" y="{top + 30}">{escape(rest)}</text>',
     ]
     for number, (label, who, found, share) in enumerate(shown(figures)):
         y = top + PANEL_HEAD + number * ROW
@@ -99,13 +108,13 @@ def svg(results: Results) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"'
         ' font-family="sans-serif" role="img" aria-labelledby="title description">',
-        '  <title id="title">CPU time of the client for a chunk or a request, beside other clients'
+        '  <title id="title">CPU time of the client for a part or a request, beside other clients'
         "</title>",
         f'  <desc id="description">{escape(described)}</desc>',
         f"  <style>{STYLE}\n  </style>",
         f'  <rect class="paper" width="{WIDTH}" height="{height}"/>',
         f'  <text class="title" x="{MARGIN}" y="30">CPU time of the client: shorter is better</text>',
-        f'  <text class="small" x="{MARGIN}" y="50">For a chunk of a stream, or a request. Bars are'
+        f'  <text class="small" x="{MARGIN}" y="50">For a part of a stream, or a request. Bars are'
         " shares of ollama-python’s time on the same event loop.</text>",
     ]
     for number, (work, figures) in enumerate(panels.items()):

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import httptools
 import sniffio
 
-from .contenders import Decoding
+from .decoding import Decoding
 
 READ = 65536
 
@@ -47,16 +47,17 @@ class Connection:
 
 
 class TrioConnection(Connection):
-    async def read(self) -> None:
+    """Waits before it reads: where one token comes after another, a read before that finds none."""
+
+    def __init__(self, sock: socket.socket) -> None:
         import trio
 
-        while True:
-            try:
-                data = self.sock.recv(READ)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(self.sock)
-            else:
-                return self.parser.feed_data(data)
+        super().__init__(sock)
+        self.wait_readable = trio.lowlevel.wait_readable
+
+    async def read(self) -> None:
+        await self.wait_readable(self.sock)
+        self.parser.feed_data(self.sock.recv(READ))
 
 
 class AsyncioConnection(Connection):
@@ -115,8 +116,8 @@ class Floor(Decoding):
             yield block
         self.idle.append(connection)
 
-    async def stream(self, model: str) -> int:
-        return await self.count(self.blocks("/api/chat", self.chat(model)))
+    async def stream(self, model: str, first: Callable[[], object] | None = None) -> int:
+        return await self.count(self.blocks("/api/chat", self.chat(model)), first)
 
     async def embed(self, model: str, texts: list[str]) -> int:
         body = self.encode({"model": model, "input": texts})

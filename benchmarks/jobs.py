@@ -10,10 +10,6 @@ from .limits import Line, ours_on
 from .rounds import Figures, measure
 from .works import JOB_BATCHES, JOB_MANY, JOB_SINGLE, SERVED_BATCHES, SERVED_MANY, Work
 
-LESS_THAN_SINGLE = 8
-LESS_THAN_BATCHES = 4
-OF_THE_SERVER = 95  # percent
-
 
 def jobs(url: str, *, rounds: int, hurry: bool, say: Callable[[str], None]) -> list[Line]:
     """What each way to embed many texts takes, beside ollama-python's ways."""
@@ -36,34 +32,30 @@ def jobs(url: str, *, rounds: int, hurry: bool, say: Callable[[str], None]) -> l
     results = measure(pairs, url, rounds=rounds, say=say)
     lines = []
     for work in (batches, many):
-        for than, bound in ((single, LESS_THAN_SINGLE), (batches, LESS_THAN_BATCHES)):
+        for than in (single, batches):
             base = results.get(than, {}).get(theirs)
             for who, figures in results.get(work, {}).items():
                 if base is not None and who != theirs:
-                    goal = bound if work is many else None
-                    lines.append(less_than(base, than, figures, work, who, goal))
+                    lines.append(less_than(base, than, figures, work, who))
     for work in (served_batches, served_many):
         for who, figures in results.get(work, {}).items():
-            goal = OF_THE_SERVER if work is served_many else None
-            lines.append(of_the_server(figures, work, who, goal))
+            lines.append(of_the_server(figures, work, who))
     return lines
 
 
-def less_than(
-    base: Figures, than: Work, figures: Figures, work: Work, who: Contender, goal: float | None
-) -> Line:
+def less_than(base: Figures, than: Work, figures: Figures, work: Work, who: Contender) -> Line:
     title = (
         f"CPU of a vector, {work.title}, {who.label} ({figures.cpu_us:.1f} µs): less than {PYTHON},"
         f" {than.title} ({base.cpu_us:.1f} µs)"
     )
-    return Line(title, base.cpu_us / figures.cpu_us, "times", goal, at_least=True, digits=1)
+    return Line(title, base.cpu_us / figures.cpu_us, "times", digits=1)
 
 
-def of_the_server(figures: Figures, work: Work, who: Contender, goal: float | None) -> Line:
+def of_the_server(figures: Figures, work: Work, who: Contender) -> Line:
     assert work.seconds is not None
     title = (
         f"throughput of what the server's service time allows, {work.in_flight} in flight,"
         f" {work.title}, {who.label}"
     )
     share = work.seconds / work.count * 1e6 / figures.wall_us
-    return Line(title, share * 100, "%", goal, at_least=True, digits=1)
+    return Line(title, share * 100, "%", digits=1)

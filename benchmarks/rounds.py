@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,17 @@ class Failed(Exception):
         self.what = what
 
 
-def run(what: str, command: Sequence[str]) -> Any:
+def run(what: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Any:
     """Run a process of the benchmark; what it printed, from JSON."""
     try:
         done = subprocess.run(
-            command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=SECONDS
+            command,
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            env={**os.environ, **(environment or {})},
         )
     except subprocess.TimeoutExpired:
         raise Failed(what, f"not done in {SECONDS} seconds") from None
@@ -103,7 +110,7 @@ def able(contenders: Iterable[Contender], say: Callable[[str], None]) -> list[Co
     """Those that can take part here; says which cannot, and why."""
     found = []
     for each in contenders:
-        if each.open is None:
+        if each.open is None and each.blocks is None:
             if node_is_ready(say):
                 found.append(each)
         elif missing := each.missing():
@@ -113,14 +120,16 @@ def able(contenders: Iterable[Contender], say: Callable[[str], None]) -> list[Co
     return found
 
 
-def once(contender: Contender, work: Work, url: str) -> dict[str, float]:
-    """One round in a fresh process: seconds of its CPU, of the wall, of the server's CPU."""
-    if contender.open is None:
+def once(
+    contender: Contender, work: Work, url: str, environment: Mapping[str, str] | None = None
+) -> dict[str, float]:
+    """One round in a fresh process: seconds of its CPU, of the wall; the server's share of a core."""
+    if contender.open is None and contender.blocks is None:
         command = ["node", str(NODE / "worker.mjs"), work.to_json(), url]
     else:
         worker = [sys.executable, "-m", "benchmarks.worker"]
         command = [*worker, contender.label, work.to_json(), url]
-    return run(f"{contender.label}, {work.name}", command)
+    return run(f"{contender.label}, {work.name}", command, environment)
 
 
 def measure(
@@ -155,9 +164,9 @@ def measure(
             figures = results[work][contender]
             figures.cpu.append(taken["cpu"] / work.count * 1e6)
             figures.wall.append(taken["wall"] / work.count * 1e6)
-            figures.server.append(taken["server"] / taken["wall"])
+            figures.server.append(taken["server"])
             say(
-                f"round {number + 1}, {work.name:14} {contender.label:28}"
+                f"round {number + 1}, {work.name:16} {contender.label:28}"
                 f" {figures.cpu[-1]:9.2f} us a {work.unit}"
             )
     return results

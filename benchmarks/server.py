@@ -2,9 +2,11 @@
 
 Its replies are bytes that were made before. What it does is asked for by the model's name:
 
-- ``stream-3000-0``: 3,000 chunks, as fast as the socket takes them;
-- ``stream-60-50``: 60 chunks, one every 50 ms;
-- ``hold``: one chunk, and then nothing until the client goes away;
+- ``stream-3000-0``: 3,000 parts, as fast as the socket takes them;
+- ``stream-60-50``: 60 parts, one every 50 ms;
+- ``gate-100-60-50``: the same, but the first part comes at once, and the others when a hundred such
+  streams have theirs;
+- ``hold``: one part, and then nothing until the client goes away;
 - ``served-100-8``: embeddings that take 100 ms, eight requests at a time, others wait;
 - any other: embeddings at once.
 
@@ -27,6 +29,7 @@ import msgspec
 from . import wire
 from .machine import raise_file_limit
 
+GATE_SECONDS = 0.25  # so that the client has read the first parts when the others begin
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 TICK = 0.001
 
@@ -44,7 +47,7 @@ class Asked(msgspec.Struct):
 
 
 class Stream:
-    """One paced stream: its chunks go out when the wheel comes by."""
+    """One paced stream: its parts go out when the wheel comes by."""
 
     def __init__(self, connection: Connection, tokens: int) -> None:
         self.connection = connection
@@ -141,12 +144,24 @@ class Bench:
         self.live: set[Stream] = set()
         self.quiet: list[Callable[[], None]] = []
         self.wheels: dict[float, Wheel] = {}
+        self.gates: dict[str, list[Stream]] = {}
         self.services: dict[str, Service] = {}
 
     def wheel(self, milliseconds: int) -> Wheel:
         if milliseconds not in self.wheels:
             self.wheels[milliseconds] = Wheel(milliseconds / 1000)
         return self.wheels[milliseconds]
+
+    def wait_at_gate(self, model: str, stream: Stream) -> None:
+        """Let them all go on together."""
+        _, streams, _, milliseconds = model.split("-")
+        waiting = self.gates.setdefault(model, [])
+        waiting.append(stream)
+        if len(waiting) == int(streams):
+            del self.gates[model]
+            wheel = self.wheel(int(milliseconds))
+            loop = asyncio.get_running_loop()
+            loop.call_later(GATE_SECONDS, lambda: [wheel.add(each) for each in waiting])
 
     def service(self, name: str) -> Service:
         if name not in self.services:
@@ -236,6 +251,12 @@ class Connection(asyncio.Protocol):
         if kind == "hold":
             self.stream = Stream(self, 0)
             self.bench.live.add(self.stream)
+            self.stream.send_next()
+            return
+        if kind == "gate":
+            self.stream = Stream(self, int(numbers[1]))
+            self.bench.live.add(self.stream)
+            self.bench.wait_at_gate(model, self.stream)
             self.stream.send_next()
             return
         tokens, milliseconds = map(int, numbers)
