@@ -34,7 +34,7 @@ _REFUSAL_STATUSES = {400, 413, SERVER_ERROR}
 _FIRST_CONNECT_ATTEMPTS = 3
 # How often a server that answered is asked again, where it refuses a text that it has embedded: a
 # runner that has crashed starts again within seconds.
-_PROBE_RETRIES = 3
+_PROBE_RETRIES = 5
 # How often a text that a runner's crash may have struck is asked for alone at most, before it is
 # blamed: another text can have taken the runner down meanwhile, for longer than a retry waits.
 _TRIALS = 3

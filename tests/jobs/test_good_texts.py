@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -54,8 +55,13 @@ def test_a_runner_that_fails_for_a_while(status: int, seconds: float) -> None:
 
 @pytest.mark.parametrize("seconds", [1.0, 2.0] + [0.0, 0.5, 1.5, 3.0] * LONG)
 @pytest.mark.parametrize("bad", [[37], [37, 44], [38, 39]])
-def test_texts_that_take_the_runner_down(bad: list[int], seconds: float) -> None:
-    """They alone have no vector, however often those beside them were refused, and the job ends."""
+@pytest.mark.parametrize("seed", [25, 56])
+def test_texts_that_take_the_runner_down(bad: list[int], seconds: float, seed: int) -> None:
+    """They alone have no vector, however often those beside them were refused, and the job ends.
+
+    With these seeds of the waits, what asks whether the server is well is struck four times.
+    """
+    random.seed(seed)
 
     async def main() -> None:
         down_until = 0.0
