@@ -43,10 +43,11 @@ class WakesConsumer(Protocol):
         """Wake it."""
 
 
-# The task stops reading at the first read that takes the queue past one of these, and goes on when
-# the consumer has taken enough. The kernel's buffers fill then, and the server waits.
-MAX_WAITING_PARTS = 1024
+# The task stops reading at the first read that takes the queue past this, and goes on when the
+# consumer has taken enough. The kernel's buffers fill then, and the server waits. A part counts as
+# the bytes that it came in, and about as many as it has as an object.
 MAX_WAITING_BYTES = 1024 * 1024
+PART_BYTES = 1024
 
 
 class StreamCall(Call[None], Generic[T]):
@@ -59,19 +60,16 @@ class StreamCall(Call[None], Generic[T]):
     """
 
     __slots__ = (
-        "_arrived_bytes",
         "_blocks",
         "_consuming",
-        "_enqueued_bytes",
-        "_enqueued_parts",
+        "_enqueued",
         "_not_empty",
         "_not_full",
         "_reads",
         "_source",
         "_sweeper",
         "_swept",
-        "_taken_bytes",
-        "_taken_parts",
+        "_taken",
         "joiner",
         "ready",
         "responded",
@@ -94,12 +92,9 @@ class StreamCall(Call[None], Generic[T]):
         self.succeeded = False
         # Lists, as an empty deque takes 0.7 KiB.
         self.ready: list[T] = []
-        self._arrived_bytes = 0  # of the parts that come next
-        self._blocks: list[tuple[list[T], int]] = []  # parts, their bytes
-        self._enqueued_parts = 0  # in all, of which so many were taken
-        self._enqueued_bytes = 0
-        self._taken_parts = 0
-        self._taken_bytes = 0
+        self._blocks: list[tuple[list[T], int]] = []  # parts, what they count
+        self._enqueued = 0  # in all, of which so much was taken
+        self._taken = 0
         self._consuming = False
         self._reads = 0
         self._not_empty: WakesConsumer | None = None  # the consumer waits for it
@@ -110,7 +105,7 @@ class StreamCall(Call[None], Generic[T]):
 
     # -- the producer's side, in the call's task ---------------------------------------------
 
-    async def read(  # noqa: C901 - see `take`
+    async def read(  # noqa: C901, PLR0915 - see `take`
         self, sender: Sender, request: Request, max_line_bytes: int
     ) -> None:
         """The work of the task: send the request, and enqueue the parts of its reply."""
@@ -126,6 +121,8 @@ class StreamCall(Call[None], Generic[T]):
                 status=exchange.status,
                 request=self.label,
             )
+            add = self.joiner.add
+            arrived = 0  # bytes of the parts that come next
             ended = False
             broken: OllamaError | None = None
 
@@ -134,28 +131,30 @@ class StreamCall(Call[None], Generic[T]):
 
                 It runs for each token: what it does is done in place.
                 """
-                nonlocal ended
+                nonlocal arrived, ended
                 if block:
-                    self._arrived_bytes += len(block)
+                    arrived += len(block)
                     parts = lines.feed(block)
                 else:
                     ended = True
                     parts = lines.finish(cut=broken is not None)
                 if parts and not self.aborted:  # an abort discards, also what comes before its end
-                    if self.observer is not None and not self._enqueued_parts:
+                    if self.observer is not None and not self._enqueued:
                         self.observer.first_part()
-                    self.joiner.add(parts)
-                    self._enqueued_parts += len(parts)
-                    self._enqueued_bytes += self._arrived_bytes
-                    self._blocks.append((parts, self._arrived_bytes))
-                    self._arrived_bytes = 0
-                    self._wake_consumer()
+                    add(parts)
+                    size = arrived + PART_BYTES * len(parts)
+                    arrived = 0
+                    self._enqueued += size
+                    self._blocks.append((parts, size))
+                    waiter = self._not_empty  # see `_wake_consumer`
+                    if waiter is not None and not waiter.done():
+                        waiter.set_result(None)
                 if lines.complete:
                     # The reply is whole: from here on nothing can spoil it, whatever becomes of the
                     # connection, and whatever happens before the task runs again.
                     self.completed = not self.aborted
                     return False
-                return lines.error is None and not self.is_full()
+                return lines.error is None and self._enqueued - self._taken < MAX_WAITING_BYTES
 
             self._source = exchange.source
             while not lines.complete:
@@ -195,10 +194,7 @@ class StreamCall(Call[None], Generic[T]):
 
     def is_full(self) -> bool:
         """Whether the task waits until the consumer has taken more."""
-        return (
-            self._enqueued_parts - self._taken_parts >= MAX_WAITING_PARTS
-            or self._enqueued_bytes - self._taken_bytes >= MAX_WAITING_BYTES
-        )
+        return self._enqueued - self._taken >= MAX_WAITING_BYTES
 
     async def _wait_until_not_full(self) -> None:
         self.restart_timeout(None)  # the consumer's time, not the server's
@@ -225,10 +221,14 @@ class StreamCall(Call[None], Generic[T]):
             raise anyio.BusyResourceError("iterating over")
         self._consuming = True
         self._reads += 1
+        blocks = self._blocks
         try:
-            if self._blocks or self.ended.is_set() or self._reads % CHECKPOINT_INTERVAL == 0:
+            if blocks or self._reads % CHECKPOINT_INTERVAL == 0:
                 await anyio.lowlevel.checkpoint()
-            while not self._blocks and not self.ended.is_set():
+            while not blocks:
+                if self.ended.is_set():
+                    await anyio.lowlevel.checkpoint()
+                    break
                 source = self._source
                 if source is not None and source.pumping:
                     if not self._swept:
@@ -244,10 +244,12 @@ class StreamCall(Call[None], Generic[T]):
         finally:
             self._not_empty = None
             self._consuming = False
-        parts = self.take_block()
-        if not parts:
+        if not blocks:
             self.raise_error()
-        elif self._not_full is not None and not self.is_full():
+            return []
+        parts, size = blocks.pop(0)
+        self._taken += size
+        if self._not_full is not None and not self.is_full():
             self._not_full.set()
         return parts
 
@@ -257,8 +259,7 @@ class StreamCall(Call[None], Generic[T]):
             parts, size = self._blocks.pop(0)
         except IndexError:
             return []
-        self._taken_parts += len(parts)
-        self._taken_bytes += size
+        self._taken += size
         return parts
 
     def watch(self, wakes: WakesConsumer | None) -> None:

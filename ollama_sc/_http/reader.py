@@ -32,6 +32,11 @@ def llhttp() -> Any:
     return httptools
 
 
+def _refusals() -> tuple[type[Exception], ...]:
+    """What it raises; for an ``except`` clause."""
+    return llhttp().HttpParserError, llhttp().HttpParserUpgrade
+
+
 class ReplyReader:
     """Reads one reply.
 
@@ -148,7 +153,7 @@ class ReplyReader:
 
     # -- what the connection calls -------------------------------------------------------------
 
-    def feed(self, data: bytes) -> None:  # noqa: C901 - in one frame, as it runs for each token
+    def feed(self, data: bytes) -> None:
         """Read on; see the attributes."""
         assert self._parser is not None
         if not self.begun:
@@ -156,17 +161,39 @@ class ReplyReader:
             if data.lstrip(b"\r\n")[:1] not in (b"H", b""):
                 self._fail(f"it does not begin as HTTP does: {data[:40]!r}")  # RTSP would pass
                 return
+        before = len(self._blocks)
+        try:
+            self._parser.feed_data(data)
+        except _refusals() as error:
+            self._refused(error)
+        self._note(data, before)
+
+    def read(self, data: bytes) -> bytes:
+        """Read on in the body, and take what has come of it: `feed` and `take` for each token."""
         blocks = self._blocks
         before = len(blocks)
         try:
-            self._parser.feed_data(data)
-        except llhttp().HttpParserUpgrade:
+            self._parser.feed_data(data)  # type: ignore[union-attr]  # until it is closed
+        except _refusals() as error:
+            self._refused(error)
+        if len(blocks) == 1 and not before and not self.complete:
+            self._non_body_bytes = 0
+            return blocks.pop()
+        self._note(data, before)
+        return self.take()
+
+    def _refused(self, error: Exception) -> None:
+        """Note what llhttp says of the bytes."""
+        if isinstance(error, llhttp().HttpParserUpgrade):
             self._fail("it switches to another protocol, unasked")
-        except llhttp().HttpParserError as error:
-            if self.complete:
-                self.trailing_data = True
-            else:
-                self._fail(str(error), error)
+        elif self.complete:
+            self.trailing_data = True
+        else:
+            self._fail(str(error), error)
+
+    def _note(self, data: bytes, before: int) -> None:
+        """Note what the bytes have brought; `before` them there were so many blocks."""
+        blocks = self._blocks
         if len(blocks) > before:
             self._non_body_bytes = 0
             if len(blocks) - self._joined > _MANY_BLOCKS and not self.complete:

@@ -173,10 +173,11 @@ class Reply:
         def on_read(data: bytes) -> bool:
             nonlocal wanted
             if data:
-                reader.feed(data)
+                block = reader.read(data)
             else:
                 reader.end()
-            if block := reader.take():
+                block = reader.take()
+            if block:
                 wanted = take(block)
             return wanted and not reader.complete and reader.failure is None
 

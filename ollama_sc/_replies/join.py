@@ -80,30 +80,22 @@ class StreamSpec(Struct, Generic[T], frozen=True):
 class _Ends(Generic[R]):
     """Keeps the parts at a stream's two ends: what an earlier one says and a later leaves blank."""
 
-    __slots__ = ("_first", "_last")
+    __slots__ = ("_ends",)
 
     def __init__(self) -> None:
-        self._first: list[R] = []
-        self._last: list[R] = []
+        self._ends: list[R] = []
 
     @property
     def last(self) -> R | None:
         """The last part, if there is any."""
-        return self._last[-1] if self._last else None
-
-    def _keep(self, parts: list[R]) -> None:
-        self._last += parts[-_MANY:]
-        del self._last[:-_MANY]
-        if len(self._first) < _MANY:
-            self._first += parts[:_MANY]
+        return self._ends[-1] if self._ends else None
 
     def _fill(self, whole: WireObject, path: str = "") -> dict[str, Any]:
         """The values of what is blank in the last part's object at this path, by attribute."""
         found: dict[str, Any] = {}
-        parts = [*self._first, *self._last]
         for name in public_type(type(whole)).__struct_fields__:
             if getattr(whole, name) in _BLANK:
-                values: list[Any] = [*map(_getter(path + name), parts)]
+                values: list[Any] = [*map(_getter(path + name), self._ends)]
                 given = [value for value in values if value not in _BLANK]
                 if given:
                     found[name] = given[-1]
@@ -166,7 +158,8 @@ class ChatJoiner(_Ends[ChatResponse[Any]]):
                 self._thinking.append(message.thinking)
             if message.tool_calls:
                 self._tool_calls += message.tool_calls
-        self._keep(parts)
+        self._ends += parts
+        del self._ends[_MANY:-_MANY]
         # A stream's plain parts come before all others, if there are any: see `LineDecoder`.
         if parts and type(parts[-1]) is not plain_chat():
             if self._rare is None:
@@ -175,7 +168,7 @@ class ChatJoiner(_Ends[ChatResponse[Any]]):
 
     def result(self) -> ChatResponse[Any]:
         """One reply with the whole text, and of all else what was said last."""
-        last = self._last[-1] if self._last else ChatResponse[Any](message=Message("assistant"))
+        last = self.last or ChatResponse[Any](message=Message("assistant"))
         rare = self._rare or _Rare()
         values: dict[str, Any] = {
             name: getattr(last.message, name) for name in Message.__struct_fields__
@@ -221,11 +214,12 @@ class GenerateJoiner(_Ends[GenerateResponse[Any]]):
                 self._tool_calls += part.tool_calls
             if part.logprobs:
                 self._logprobs += part.logprobs
-        self._keep(parts)
+        self._ends += parts
+        del self._ends[_MANY:-_MANY]
 
     def result(self) -> GenerateResponse[Any]:
         """One reply with the whole text, and of all else what was said last."""
-        last = self._last[-1] if self._last else GenerateResponse[Any](response="")
+        last = self.last or GenerateResponse[Any](response="")
         filled = self._fill(last)
         return replace(
             last,

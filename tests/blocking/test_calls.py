@@ -150,7 +150,7 @@ def test_a_slow_thread_slows_the_server(make: Make) -> None:
         client = make(server)
         with client.generate(MODEL, "Hi", stream=True, options={"num_predict": 20_000}) as stream:
             wait_until(lambda: stream._call.holds_back)
-            assert stream._call._enqueued_parts < 1024 + 2500
+            assert sum(len(parts) for parts, _ in stream._call._blocks) < 1024 + 2500
             assert sum(1 for _ in stream) == 20_001
         assert stream.result().complete
 
