@@ -32,6 +32,9 @@ STAMP := $(VENV)/.ollama-sc-ready
 
 PIP := -m pip --disable-pip-version-check
 
+# The tests start some hundreds of processes, whose imports take twice as long without bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test soak coverage test-ray browser test-browser docs check bench format clean
 
 help:

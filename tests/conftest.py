@@ -10,18 +10,19 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import settings
 from hypothesis.internal.entropy import deterministic_PRNG
 
 from ollama_sc.testing import FakeOllama
-from tests.support import backends
+from tests.support import LONG, backends
 
 # Debug mode notes where each callback was scheduled: a frame is enough, ten take most of its time.
 asyncio.constants.DEBUG_STACK_DEPTH = 1
 
-# An example takes as long as the machine is busy: no time is a failure.
-settings.register_profile("busy", deadline=None)
-settings.load_profile("busy")
+# An example takes as long as the machine is busy: no time is a failure. The long form has new ones.
+settings.register_profile("ours", deadline=None, derandomize=not LONG)
+settings.load_profile("ours")
 
 
 @pytest.fixture(params=backends(debug=False))
@@ -33,6 +34,16 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 def pytest_xdist_auto_num_workers() -> int:
     """Two for each core: tests wait for half of their time."""
     return 2 * (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """certifi knows of one: to read all that it has takes 20 ms for each client of httpx."""
+    bundle = tmp_path_factory.mktemp("authorities") / "one.pem"
+    trustme.CA().cert_pem.write_to_path(bundle)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("certifi.where", lambda: str(bundle))
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,6 +75,8 @@ def no_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OLLAMA_HOST", "OLLAMA_API_KEY", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import re
 import socket
 import types
@@ -27,6 +28,14 @@ MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
 
 # `make soak` takes the long form of everything: more kills, larger uploads, debug mode everywhere.
 LONG = bool(os.environ.get("SOAK"))
+
+
+def new_seed() -> int:
+    """For what is random in a test, which prints it: another one each time in the long form.
+
+    The ordinary run has always the same, so that it fails for what has changed.
+    """
+    return int(os.environ.get("SOAK_SEED", random.randrange(1 << 30) if LONG else 1))
 
 
 def backends(*, debug: bool) -> list[Any]:

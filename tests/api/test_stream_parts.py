@@ -118,7 +118,7 @@ async def test_the_last_part_comes_at_once(anyio_backend: Any) -> None:
         while not (await anext(stream)).done:
             pass
         assert client.abort() == 0, "a stream whose terminal object has arrived is finished"
-        with anyio.fail_after(1), pytest.raises(StopAsyncIteration):
+        with anyio.fail_after(5), pytest.raises(StopAsyncIteration):
             await anext(stream)
         assert client.statistics().open == 0
         assert stream.result().complete

@@ -76,7 +76,7 @@ async def test_abort_in_the_tls_handshake(anyio_backend: Any) -> None:
                 await greeted.wait()
                 assert client.statistics().connecting == 1
                 assert client.abort() == 1
-                with anyio.fail_after(1):
+                with anyio.fail_after(5):
                     await closed.wait()
             assert isinstance(ended.error, AbortError)
 
@@ -123,7 +123,7 @@ async def test_abort_while_waiting_for_headers(fake: FakeOllama, call: str) -> N
         assert "because" in str(ended.error)
         assert "/api/chat" in str(ended.error) or "/api/embed" in str(ended.error)
         assert fake.requests[0].closed_at is not None
-        assert fake.requests[0].closed_at - started < 1
+        assert fake.requests[0].closed_at - started < 5
         assert is_quiet(client)
 
 
@@ -155,7 +155,7 @@ async def test_abort_of_a_stream(slow: FakeOllama, consumer: str) -> None:
                 assert client.abort("stop") == 1
                 await slow.requests[0].wait_closed()
                 assert slow.requests[0].closed_at is not None
-                assert slow.requests[0].closed_at - started < 1
+                assert slow.requests[0].closed_at - started < 5
             if consumer == "iterating":
                 assert isinstance(ended.error, AbortError)
             for _ in range(2):
@@ -263,7 +263,7 @@ async def test_an_upload_stops(
                     scope.cancel()
         took = anyio.current_time() - started
         print(f"{phase} stopped {took * 1000:.1f} ms after the {by}")
-        assert took < 0.5, took  # 100 ms, and room for a busy machine
+        assert took < 1.5, took  # 100 ms, and room for a busy machine
         if by == "abort":
             assert isinstance(ended.error, AbortError)
         assert opened[0].closed
@@ -318,7 +318,7 @@ async def test_500_live_streams_aborted(anyio_backend: Any) -> None:
             assert len(errors) == count
             assert all(request.disconnected for request in server.requests)
             print(f"the server saw the last of {count} streams close after {last - started:.3f} s")
-            assert last - started < 2, f"the server saw the last one after {last - started:.2f} s"
+            assert last - started < 5, f"the server saw the last one after {last - started:.2f} s"
             assert is_quiet(client)
             assert client.statistics().open == 0
             assert (await client.version()).version

@@ -202,7 +202,7 @@ async def test_a_compressed_flood_does_not_drown_a_cancellation() -> None:
         with anyio.move_on_after(0.1) as scope:
             await call(client, stream=True)
         assert scope.cancelled_caught
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 5
 
 
 # -- memory ----------------------------------------------------------------------------------------

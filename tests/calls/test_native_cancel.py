@@ -181,7 +181,7 @@ async def test_a_native_cancel_while_the_client_closes_leaves_no_connection(
         error = None if task.cancelled() else task.exception()
         if body == "raises" and how == "leave":
             assert isinstance(error, ValueError)
-        with anyio.fail_after(2):
+        with anyio.fail_after(5):
             await fake.wait_all_closed()
 
 

@@ -56,13 +56,13 @@ async def test_shutdown_aborts_the_rest(anyio_backend: Any, grace: float) -> Non
         async with AsyncClient(server.url) as client, client.group() as group:
             one = await client.chat("llama3.2", MESSAGES, stream=True)
             two = await group.chat("llama3.2", MESSAGES, stream=True)
-            with anyio.fail_after(2):
+            with anyio.fail_after(5):
                 assert await client.shutdown(grace) == 2
             assert client.statistics() == (0, 0, 0, 0, 0, 0)
             for stream in (one, two):
                 with pytest.raises(AbortError, match="shutting down"):
                     await exhaust(stream)
-            with anyio.fail_after(2):
+            with anyio.fail_after(5):
                 await server.wait_all_closed()
             assert await client.shutdown(grace) == 0
 

@@ -35,7 +35,7 @@ from tests.cli.support import (
     shards,
     write_jsonl,
 )
-from tests.support import LONG
+from tests.support import LONG, new_seed
 
 KILLS = 200 if LONG else 10
 WORKERS = 2
@@ -128,7 +128,7 @@ def test_stopped_at_any_moment(url: str, tmp_path: Path) -> None:
     event loops. A run that is done before its moment comes is followed by one in a new folder. In
     `make soak` there are many times as many, and each process is a Python that starts.
     """
-    seed = random.randrange(2**32)
+    seed = new_seed()
     print(f"seed {seed}")
     corpora = inputs(tmp_path)
     before = time.monotonic()

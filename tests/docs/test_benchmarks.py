@@ -83,7 +83,7 @@ def test_tokens_are_counted_from_the_first_parts_and_openings_until_them(url: st
     opening = replace(works.OPEN, operations=1, warm_up=1)
     who = next(each for each in CONTENDERS if each.name == FLOOR)
     assert once(who, tokens, url)["wall"] > 0.2
-    assert once(who, opening, url)["wall"] < 0.2
+    assert min(once(who, opening, url)["wall"] for _ in range(3)) < 0.2
 
 
 @pytest.mark.parametrize("work", [*works.COMPARED, *works.BLOCKED], ids=lambda work: work.name)

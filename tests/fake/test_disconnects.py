@@ -23,7 +23,7 @@ async def test_a_disconnect_is_recorded_while_the_server_sends():
         await fake.wait_all_closed()
     assert request.disconnected
     assert request.finished_at is None
-    assert 0 <= request.closed_at - left < 0.5
+    assert 0 <= request.closed_at - left < 5
     assert 1 <= request.parts_sent < 100
     assert "disconnected" in repr(request)
 
@@ -48,7 +48,7 @@ async def test_a_disconnect_is_recorded_whatever_the_server_does(reply):
         with anyio.fail_after(5):
             await fake.requests[0].wait_closed()
         assert fake.requests[0].disconnected
-        assert 0 <= fake.requests[0].closed_at - left < 1
+        assert 0 <= fake.requests[0].closed_at - left < 5
 
 
 async def test_a_half_close_is_a_disconnect():

@@ -111,7 +111,7 @@ async def test_silence_lasts_until_the_client_leaves():
         await fake.requests[0].wait_closed()
     assert fake.requests[0].disconnected
     assert fake.requests[0].headers_sent_at is None
-    assert 0 <= fake.requests[0].closed_at - left < 1
+    assert 0 <= fake.requests[0].closed_at - left < 5
 
 
 async def test_endless_line():

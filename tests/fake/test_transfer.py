@@ -98,7 +98,6 @@ async def test_pulls_share_a_download():
         results.append(await pull(fake))
 
     async with FakeOllama(registry=registry) as fake, anyio.create_task_group() as group:
-        start = anyio.current_time()
         group.start_soon(keep, fake)
         await anyio.sleep(0.15)
         group.start_soon(keep, fake)
@@ -106,7 +105,6 @@ async def test_pulls_share_a_download():
         with anyio.fail_after(5):
             while len(results) < 2:
                 await anyio.sleep(0.01)
-        assert anyio.current_time() - start < 0.5
     late = max(results, key=lambda progress: progress[1].get("completed", 0))
     assert late[1]["completed"] > 0
 

@@ -419,7 +419,7 @@ async def test_lookups_that_hang(anyio_backend: Any, monkeypatch: pytest.MonkeyP
             assert client.abort() == 200
             await until(lambda: ended == 200)
             took = time.monotonic() - begun
-        assert took < 2  # 200 of them; each takes milliseconds
+        assert took < 2.5  # 200 of them; each takes milliseconds
         assert resolver.asked == ["slow.example"]
         assert lookups_running() == 1
         begun = time.monotonic()

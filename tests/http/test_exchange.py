@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import ssl
 from typing import Any
@@ -22,7 +23,16 @@ from ollama_sc import (
 from ollama_sc.testing import FakeOllama
 from tests import wire
 from tests.http.support import exhaust
-from tests.support import LONG, MESSAGES, is_quiet, plain_reply, raw_server, recording, replying
+from tests.support import (
+    LONG,
+    MESSAGES,
+    is_quiet,
+    new_seed,
+    plain_reply,
+    raw_server,
+    recording,
+    replying,
+)
 from tests.wire import quick
 
 pytestmark = pytest.mark.anyio
@@ -67,7 +77,7 @@ async def test_replies_that_are_none(anyio_backend: Any, reply: bytes, kind: Any
 
 async def test_random_bytes(anyio_backend: Any) -> None:
     """Random replies give nothing but this library's errors."""
-    seed = random.randrange(1 << 30)
+    seed = new_seed()
     print("seed", seed)
     chance = random.Random(seed)
     good = recording("chat-stream-logprobs")
@@ -77,13 +87,11 @@ async def test_random_bytes(anyio_backend: Any) -> None:
             reply[chance.randrange(len(reply))] = chance.randrange(256)
         async with raw_server(replying(bytes(reply))) as url:
             async with AsyncClient(url, verify=False) as client:
-                for stream in (True, False):
-                    try:
-                        async with await client.chat("m", MESSAGES, stream=True) as parts:
-                            await exhaust(parts)
-                    except OllamaError:
-                        assert stream or True
-                    break
+                with contextlib.suppress(OllamaError):
+                    async with await client.chat("m", MESSAGES, stream=True) as parts:
+                        await exhaust(parts)
+                with contextlib.suppress(OllamaError):
+                    await client.chat("m", MESSAGES)
                 assert is_quiet(client)
 
 
@@ -142,7 +150,7 @@ async def test_tls(anyio_backend: Any, authority: trustme.CA) -> None:
                 assert client.abort() == 1
                 with pytest.raises(AbortError):
                     await exhaust(stream)
-            with anyio.fail_after(2):
+            with anyio.fail_after(5):
                 await fake.requests[-1].wait_closed()
             assert (await client.version()).version
         async with AsyncClient(fake.url) as client:
@@ -159,7 +167,7 @@ async def test_random_cancels_for_ten_seconds(anyio_backend: Any) -> None:
 
     Ten seconds in the long form. The ordinary run ends after two if all has happened by then.
     """
-    seed = random.randrange(1 << 30)
+    seed = new_seed()
     print("seed", seed)
     chance = random.Random(seed)
     outcomes = {"whole": 0, "cancelled": 0, "aborted": 0}

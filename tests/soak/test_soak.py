@@ -17,13 +17,13 @@ import pytest
 
 from ollama_sc import AbortError, AsyncClient, OllamaError, Timeouts
 from ollama_sc.testing import FakeOllama, Reply
-from tests.support import LONG, MESSAGES, is_quiet
+from tests.support import LONG, MESSAGES, is_quiet, new_seed
 from tests.wire import client_context, open_files, quick, server_context, until
 
 pytestmark = [pytest.mark.anyio, quick]
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60" if LONG else "2"))
-SEED = int(os.environ.get("SOAK_SEED", random.randrange(1 << 30)))
+SEED = new_seed()
 WORKERS = 30
 PLACES = 10
 AFTERWARDS = 1000
@@ -144,12 +144,16 @@ async def test_soak(anyio_backend: Any) -> None:
             await side(stack),
             await side(stack, server_context(), verify=client_context()),
         ]
-        with anyio.fail_after(SECONDS + 30):
-            async with anyio.create_task_group() as tasks:
-                for _ in range(WORKERS):
-                    tasks.start_soon(soak.worker, sides, anyio.current_time() + SECONDS)
+        wanted = {"whole", "aborted", "cancelled", "failed"}
+        for _ in range(10):  # on a busy machine few calls come through in so short a time
+            with anyio.fail_after(SECONDS + 30):
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(WORKERS):
+                        tasks.start_soon(soak.worker, sides, anyio.current_time() + SECONDS)
+            if wanted <= soak.outcomes.keys():
+                break
         print(dict(soak.outcomes), dict(soak.errors))
-        assert {"whole", "aborted", "cancelled", "failed"} <= soak.outcomes.keys()
+        assert wanted <= soak.outcomes.keys()
         for one in sides:
             await is_as_new(one)
     await until(lambda: open_files() <= before)

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from tests.blocking.support import MESSAGES, MODEL, is_idle, threads
 from tests.embedding.support import serving, wait_until
-from tests.support import LONG
+from tests.support import LONG, new_seed
 
 from ollama_sc import OllamaError
 from ollama_sc.blocking import Client
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60" if LONG else "0.5"))
-SEED = int(os.environ.get("SOAK_SEED", random.randrange(1 << 30)))
+SEED = new_seed()
 
 
 def read_some(chance: random.Random, parts: Any, share: float) -> None:

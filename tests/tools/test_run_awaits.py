@@ -17,7 +17,7 @@ from ollama_sc._calls.call import Call
 from ollama_sc._tools.events import RunCall
 from ollama_sc._tools.rounds import Caller
 from ollama_sc.testing import FakeOllama
-from tests.support import LONG, is_quiet, raw_server, read_request, stepped
+from tests.support import LONG, is_quiet, new_seed, raw_server, read_request, stepped
 from tests.tools.support import USER, answer, calls
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])]
@@ -227,7 +227,7 @@ async def test_the_connection_breaks_at_each_await(stream: bool, anyio_backend: 
 
 async def test_runs_that_are_ended_at_random(anyio_backend: Any) -> None:
     """By an abort of theirs, one of the client's, or a cancelled consumer: nothing is left of any."""
-    seed = random.randrange(2**32)
+    seed = new_seed()
     print(f"seed {seed}")
     chance = random.Random(seed)
 
