@@ -266,6 +266,8 @@ class Exchange:
             )
         except UploadError as failed:
             raise failed.error from failed.error.__cause__
+        except httpx.HTTPStatusError:  # a hook's own: no transport raises it
+            raise
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise self._map_exception(error) from error
 

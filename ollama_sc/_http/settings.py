@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from inspect import isawaitable
 from typing import Any, cast
 
 import httpx
@@ -96,6 +97,16 @@ def configure(
             limits=NO_LIMITS,
             **settings,
         )
+        client.event_hooks = {
+            name: [_awaited(hook) for hook in hooks] for name, hooks in client.event_hooks.items()
+        }
+        for transport in (client._transport, *client._mounts.values()):
+            if transport is not None and not hasattr(transport, "handle_async_request"):
+                kind = type(cast("object", transport)).__name__
+                raise RequestError(
+                    f"a transport must be one of httpx's asynchronous ones, not {kind}: a blocking "
+                    "client runs an event loop, too"
+                )
         iter(client.cookies.jar)
         tls = base.scheme == "https" or bool(options.keys() & {"verify", "cert"})
         _prepare(client._transport_for_url(base), host, proxies, tls=tls)
@@ -109,6 +120,19 @@ def configure(
         return client
     # Outside of the handler: httpx's own error, which would be its cause, shows what is masked.
     raise RequestError(f"httpx refuses the client's settings: {refused}")
+
+
+def _awaited(hook: object) -> Callable[[Any], Awaitable[None]]:
+    """A hook as httpx's asynchronous client calls it; the user's may be synchronous."""
+    if not callable(hook):
+        raise RequestError(f"event_hooks: a hook must be a function, not {type(hook).__name__}")
+
+    async def call(message: httpx.Request | httpx.Response) -> None:
+        result: object = hook(message)
+        if isawaitable(result):
+            await result
+
+    return call
 
 
 def _prepare(

@@ -104,7 +104,10 @@ def test_the_callers_context(server: Served, make: Make, anyio_backend: str) -> 
         note("texts")
         yield "one"
 
-    client = make(server, event_hooks={"request": [hook]})
+    def plain_hook(_: Any) -> None:
+        note("plain hook")
+
+    client = make(server, event_hooks={"request": [hook, plain_hook]})
     client.version()
     script(server, calls("quick", "slow"), Reply.chat_text("Done."))
 
@@ -117,9 +120,10 @@ def test_the_callers_context(server: Served, make: Make, anyio_backend: str) -> 
             list(job)
 
     anyio.run(caller, backend=anyio_backend)
-    assert seen.pop(0) == ("hook", "none")
+    assert [seen.pop(0), seen.pop(0)] == [("hook", "none"), ("plain hook", "none")]
     assert set(seen) == {
-        (what, "the caller's") for what in ("hook", "quick", "slow", "texts", "progress")
+        (what, "the caller's")
+        for what in ("hook", "plain hook", "quick", "slow", "texts", "progress")
     }
 
 

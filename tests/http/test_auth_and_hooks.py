@@ -11,7 +11,7 @@ import anyio
 import httpx
 import pytest
 
-from ollama_sc import AsyncClient, ModelNotFoundError, ResponseError
+from ollama_sc import AsyncClient, ModelNotFoundError, RequestError, ResponseError
 from ollama_sc.testing import FakeOllama
 from tests.http.support import LINE, VERSION, exhaust, one_of_each
 from tests.support import MESSAGES, is_quiet
@@ -139,6 +139,45 @@ async def test_hooks_see_and_change(fake: FakeOllama) -> None:
     assert {asked.headers["x-hook"] for asked in fake.requests} == {"was here"}
     assert len(seen) == len(fake.requests)
     assert seen[-1] == ("/api/chat", 404)
+
+
+async def test_hooks_that_are_not_asynchronous(fake: FakeOllama) -> None:
+    """They are called as others are, and what they raise is the caller's."""
+    seen: list[str] = []
+
+    def before(request: httpx.Request) -> None:
+        request.headers["X-Hook"] = "was here"
+
+    def after(response: httpx.Response) -> None:
+        seen.append(response.request.url.path)
+        response.raise_for_status()
+
+    hooks = {"request": [before], "response": [after]}
+    async with AsyncClient(fake.url, event_hooks=hooks) as client:
+        await client.version()
+        with pytest.raises(httpx.HTTPStatusError):
+            await client.chat("no-such-model", MESSAGES)
+        await exhaust(await client.chat("llama3.2", MESSAGES, stream=True))
+    assert {asked.headers["x-hook"] for asked in fake.requests} == {"was here"}
+    assert len(seen) == len(fake.requests)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"event_hooks": {"request": ["before"]}},
+        {"event_hooks": {"response": [None]}},
+        {"event_hooks": {"request": len}},
+        {"transport": httpx.HTTPTransport()},
+        {"mounts": {"http://": httpx.WSGITransport(lambda *_: [])}},
+        {"transport": object()},
+    ],
+    ids=["text", "None", "function", "transport", "mounted", "object"],
+)
+def test_what_can_be_no_hook_or_transport(options: dict[str, Any]) -> None:
+    """It is refused where it is given, and not by the first call."""
+    with pytest.raises(RequestError, match="hook|transport|iterable"):
+        AsyncClient("127.0.0.1:1", **options)
 
 
 async def test_a_hook_that_reads_the_reply(fake: FakeOllama) -> None:

@@ -14,6 +14,8 @@ from ollama_sc._http.options import HttpxOptions
 
 from .peers import Entry
 
+# Arguments of a client that are there, and are not the same.
+_OTHER_ARGUMENTS = ("follow_redirects", "transport", "mounts")
 # Defaults that mean the same: nothing is sent, and the server decides.
 NOTHING = {"", "None", "''", "False"}
 CLASSES = {
@@ -66,6 +68,7 @@ RULES = [
     Rule("Client(timeout)", "differs", "`None` limits connecting to 10 seconds; `Timeouts(connect=None)` limits nothing"),
     Rule("Client(follow_redirects)", "differs", "not given, redirects are followed within the server's own origin: others could carry a key elsewhere"),
     Rule("Client(limits)", "absent", "`max_in_flight=` limits requests, and what waits can be seen and aborted; a `TypeError` says so"),
+    Rule(("Client(transport)", "Client(mounts)"), "differs", "one of httpx's asynchronous transports, for a blocking client as well; `httpx.MockTransport` is of both kinds"),
     Rule("Client(base_url)", "absent", "it is `host`, there as well"),
     Rule("*.systemone(*", "absent", _SYSTEMONE),
     # -- parameters
@@ -187,7 +190,7 @@ def _same_argument(entry: Entry) -> bool:
     found = inspect.signature(Client).parameters.get(name)
     if found is not None:
         return name != "timeout" and repr(found.default) == entry.default
-    return name in HttpxOptions.__annotations__ and name != "follow_redirects"
+    return name in HttpxOptions.__annotations__ and name not in _OTHER_ARGUMENTS
 
 
 def _same_call(entry: Entry) -> bool:
