@@ -5,6 +5,9 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable
+from dataclasses import is_dataclass
+from datetime import datetime, time
+from inspect import cleandoc
 from types import UnionType
 from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 
@@ -14,21 +17,24 @@ _FIELD = re.compile(
 )
 # A section of Google's style as the whole text, which has no indent to it then.
 _LONE_SECTION = re.compile(r"(?:Args|Arguments|Parameters|Params):\n(?=\S)")
+# A type in Google's style, which the parser takes to end at its first colon.
+_TYPE = re.compile(r"^[^\S\n]+\*{0,2}\w+ ?\([^\n]*?\)[^\S\n]*:(?=\s)", re.MULTILINE)
+_TIMES = {datetime: "date-time", time: "time"}
 _COMMA = re.compile(r"\s*,\s*")
 
 
-def of_function(function: object) -> tuple[str, dict[str, str]]:
-    """The description of a function, and those of its parameters by name.
+def of_text(text: str | None) -> tuple[str, dict[str, str]]:
+    """The description of a function in its docstring, and those of its parameters by name.
 
-    Docstrings in the styles of Google, NumPy, Sphinx and Epydoc are understood.
+    The styles of Google, NumPy, Sphinx and Epydoc are understood.
     """
-    text = inspect.getdoc(function)
     if not text:
         return "", {}
     import docstring_parser  # noqa: PLC0415 - only who has functions as tools needs it
 
     # The parser takes a field apart at spaces, and the indent off all that follows a first line.
     squeezed = _FIELD.sub(lambda field: _COMMA.sub(",", field[0]), text)
+    squeezed = _TYPE.sub(lambda found: found[0][:-1].replace(":", " ") + ":", squeezed)
     if _LONE_SECTION.match(squeezed):
         squeezed = squeezed.replace("\n", "\n    ")
     try:
@@ -41,7 +47,26 @@ def of_function(function: object) -> tuple[str, dict[str, str]]:
         if parameter.description:
             for name in parameter.arg_name.split(","):
                 parameters[name.strip(" *`")] = _one_line(parameter.description)
-    return "\n\n".join(part for part in parts if part), parameters
+    between = "\n\n" if found.blank_after_short_description else "\n"
+    return between.join(part for part in parts if part), parameters
+
+
+def own_text(class_: type) -> str | None:
+    """The docstring that somebody has written for a class, not one of its bases or its maker."""
+    text, name = class_.__doc__, class_.__name__
+    made = hasattr(class_, "_fields") or is_dataclass(class_)
+    if not text or (made and text.startswith(f"{name}(")):  # which is its signature
+        return None
+    return cleandoc(text)
+
+
+def text_of_method(class_: type, name: str) -> str | None:
+    """The docstring of a method that is written in Python, its own or that which it overrides."""
+    for base in class_.__mro__:
+        method = vars(base).get(name)
+        if inspect.isfunction(method) and method.__doc__:
+            return cleandoc(method.__doc__)
+    return None
 
 
 def of_annotation(annotation: Any, default: object = None) -> str:
@@ -66,13 +91,33 @@ def of_annotation(annotation: Any, default: object = None) -> str:
 
 
 def describe_items(schema: dict[str, Any], annotation: Any) -> None:
-    """Put what annotations say of a list's items into its schema, at whatever depth."""
+    """Put what annotations say of a list's items into its schema, at whatever depth.
+
+    And the format of times, which msgspec leaves out where they may be without a time zone.
+    """
+    _name_format(schema, annotation)
     items, args = schema.get("items"), get_args(_plain(annotation))
+    values = schema.get("additionalProperties")
+    if isinstance(values, dict) and len(args) == 2:
+        describe_items(cast("dict[str, Any]", values), args[1])
     if isinstance(items, dict) and len(args) == 1:
         of_items = cast("dict[str, Any]", items)
         if said := of_annotation(args[0]):
             of_items.setdefault("description", said)
         describe_items(of_items, args[0])
+
+
+def _name_format(schema: dict[str, Any], annotation: Any) -> None:
+    """Say the format of a time, or of the one that is in a union."""
+    choices = schema.get("anyOf", [schema])
+    texts = [one for one in choices if one.get("type") == "string" and "enum" not in one]
+    union = _plain(annotation)
+    members = get_args(union) if get_origin(union) in (Union, UnionType) else (annotation,)
+    for member in members:
+        said = get_args(member)[1:] if get_origin(member) is Annotated else ()
+        name = _TIMES.get(_plain(member)) if isinstance(_plain(member), type) else None
+        if name and len(texts) == 1 and all(getattr(one, "tz", None) is None for one in said):
+            texts[0].setdefault("format", name)
 
 
 def _plain(annotation: Any) -> Any:

@@ -23,6 +23,8 @@ T = TypeVar("T")
 _MANY_TYPES = 256  # those of a program that makes them at run time must not stay for ever
 # msgspec says where a misfit is at the end of its text, unless that is the whole value.
 _AT = re.compile(r"(?s)(.*) - at `(key in )?\$(.*)`$")
+# What msgspec says of a type that it does not know, with what its hooks would be.
+_CUSTOM = re.compile(r"(?s)custom type.*type (?:<class '|`)?(.+?)(?:'>|`)? is not supported")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[(\.\.\.)\]")
 # A text that is JSON in a text, in a list: each of these costs one more conversion.
 _MOST_TEXTS = 16
@@ -67,7 +69,7 @@ def is_type_form(given: object) -> bool:
 
 def name_of(type_: object) -> str:
     """How a type is written."""
-    return type_.__name__ if type(type_) is type else str(type_)
+    return type_.__name__ if isinstance(type_, type) else str(type_)
 
 
 def schemas_of(types: Sequence[Any]) -> list[dict[str, Any]]:
@@ -76,6 +78,17 @@ def schemas_of(types: Sequence[Any]) -> list[dict[str, Any]]:
     Raises:
         TypeError: one of them has no form in JSON.
     """
+    plain = [type_ for type_ in types if not models.mentions_checks(type_)]
+    found = iter(_plain_schemas(plain))
+    return [
+        _of_model(models.json_schema(type_), type_)
+        if models.mentions_checks(type_)
+        else next(found)
+        for type_ in types
+    ]
+
+
+def _plain_schemas(types: Sequence[Any]) -> list[dict[str, Any]]:
     refuse_unsafe(types)
     try:
         found, parts = msgspec.json.schema_components(types, schema_hook=_schema_hook)
@@ -87,6 +100,10 @@ def schemas_of(types: Sequence[Any]) -> list[dict[str, Any]]:
         raise TypeError("it is nested without an end") from None
     except NameError as error:
         raise TypeError(f"it cannot be read: {error}") from error
+    except TypeError as error:
+        if custom := _CUSTOM.search(str(error)):
+            raise TypeError(f"{custom[1]} has no form in JSON") from error
+        raise
 
 
 def _schema_hook(type_: Any) -> dict[str, Any]:
@@ -105,12 +122,11 @@ def schema_of(type_: Any) -> dict[str, Any]:
     Raises:
         TypeError: it has no form in JSON.
     """
-    if not models.mentions_dataclass(type_):
-        try:
-            return schemas_of([type_])[0]
-        except TypeError:
-            if not models.mentions_model(type_):
-                raise
+    try:
+        return schemas_of([type_])[0]
+    except TypeError:
+        if not models.mentions_model(type_):
+            raise
     # msgspec takes no union of two models.
     return _of_model(models.json_schema(type_), type_)
 
@@ -122,7 +138,7 @@ def decode(text: str, type_: Any) -> Any:
         Misfit: it is JSON of another form.
         ValueError: it is no JSON.
     """
-    if models.mentions_dataclass(type_):
+    if models.mentions_checks(type_):
         return _decode_as_model(text, type_)
     try:
         decoder = once_for_each(_decoder, type_)
@@ -149,7 +165,7 @@ def _decode_as_model(text: str, type_: Any) -> Any:
 
 def _read_as_model(value: object, type_: Any) -> Any:
     try:
-        return models.adapter(type_).validate_python(value)
+        return once_for_each(models.adapter, type_).validate_python(value)
     except ValueError as error:
         raise misfit_of(error, value) from error
 
@@ -182,7 +198,7 @@ def convert(value: object, type_: Any) -> Any:
 
 def _converted(value: object, type_: Any) -> Any:
     try:
-        if not models.mentions_dataclass(type_):
+        if not models.mentions_checks(type_):
             return msgspec.convert(value, type_, strict=False, dec_hook=models.read_model)
     except TypeError:
         if not models.mentions_model(type_):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast, get_type_hints
+from typing import Annotated, Any, ForwardRef, NamedTuple, cast, get_type_hints
 from weakref import WeakKeyDictionary
 
 from . import descriptions, models
@@ -132,14 +132,15 @@ def _signature_of(function: Any) -> Signature:
     fixed = _keywords_of(function)
     shown = {name: one for name, one in given.parameters.items() if name not in fixed}
     hints = _hints(function, shown)
-    text, about = descriptions.of_function(_documented(function))
+    text, about = _documented(function)
     if hasattr(function, "__callers_fields__"):
         text = text.partition("\n\n")[0]  # the rest is for who writes programs
-    parameters = {name: _parameter(one, hints.get(name, Any)) for name, one in shown.items()}
+    types = {name: _type_of(one, hints) for name, one in shown.items()}
+    parameters = {name: _parameter(one, types[name]) for name, one in shown.items()}
     schemas = _schemas({name: one.type for name, one in parameters.items()})
     properties: dict[str, Any] = {}
     for name, one in shown.items():
-        said = descriptions.of_annotation(hints.get(name), one.default) or about.get(name, "")
+        said = descriptions.of_annotation(types[name], one.default) or about.get(name, "")
         properties[name] = for_tool(schemas[name], said, _default_text(one))
     schema: dict[str, Any] = {"type": "object", "properties": properties}
     if required := [name for name, one in parameters.items() if one.required]:
@@ -166,6 +167,16 @@ def _keywords_of(function: Any) -> set[str]:
         found |= set(cast("partial[Any]", function).keywords)
         function = cast("partial[Any]", function).func
     return found.union(getattr(function, "__callers_fields__", ()))
+
+
+def _type_of(one: inspect.Parameter, hints: Mapping[str, Any]) -> Any:
+    """What a parameter is annotated with, and what a default that is a field of pydantic's says.
+
+    A signature can say more than the function's own annotations: a decorator has put it there.
+    """
+    own: Any = one.annotation
+    found = hints.get(one.name, Any if own is _EMPTY or isinstance(own, str | ForwardRef) else own)
+    return Annotated[found, one.default] if models.has_checks(one.default) else found
 
 
 def _parameter(one: inspect.Parameter, type_: Any) -> Parameter:
@@ -202,8 +213,7 @@ def _schema(name: str, type_: Any) -> dict[str, Any]:
     try:
         return schema_of(type_)
     except TypeError as error:
-        why = f": {error}" if "custom type" not in str(error) else ", which has no form in JSON"
-        raise TypeError(f"the parameter {name!r} cannot be {name_of(type_)}{why}") from error
+        raise TypeError(f"the parameter {name!r} cannot be {name_of(type_)}: {error}") from error
 
 
 def _default_of(parameter: inspect.Parameter) -> object:
@@ -219,27 +229,34 @@ def _default_text(parameter: inspect.Parameter) -> str:
     if default is _EMPTY:
         return ""
     try:
-        return to_json(default)
+        text = to_json(default)
     except TypeError:
         return ""
+    return text if text != "null" or default is None else ""  # JSON has no infinity
 
 
-def _documented(function: Any) -> Any:
+def _documented(function: Any) -> tuple[str, dict[str, str]]:
+    """What is written of a function, and of its parameters by name."""
     while isinstance(function, partial):
         function = cast("Any", function).func
-    if inspect.isroutine(function) or inspect.isclass(function):
-        return function
-    # An object that can be called: its class says what it is, or else the method does.
-    return function if type(function).__doc__ else type(function).__call__
+    if inspect.isroutine(function):
+        return descriptions.of_text(inspect.getdoc(function))
+    # A class, or an object that can be called: its class says what it is, or else the method does.
+    called = not inspect.isclass(function)
+    class_ = cast("type[Any]", type(function) if called else function)
+    text, about = descriptions.of_text(descriptions.own_text(class_))
+    method = descriptions.text_of_method(class_, "__call__" if called else "__init__")
+    of_method, more = descriptions.of_text(method)
+    return text or (of_method if called else ""), about | more
 
 
 def _hints(function: Any, names: Iterable[str]) -> dict[str, Any]:
     """The annotations of some parameters as types, those that are text included."""
     while isinstance(function, partial):
         function = cast("Any", function).func
-    if inspect.isclass(function) and models.mentions_model(function):
-        return get_type_hints(function, include_extras=True)
     if inspect.isclass(function):
+        if models.mentions_model(function) or not inspect.isfunction(function.__init__):
+            return _fields(function)
         function = function.__init__
     elif not inspect.isroutine(function):
         function = type(function).__call__
@@ -269,6 +286,15 @@ def _hints(function: Any, names: Iterable[str]) -> dict[str, Any]:
             what = f"the annotation of the parameter {name!r} of {_shown(function)}"
             raise TypeError(f"{what} cannot be read: {error}") from error
     return found
+
+
+def _fields(class_: type) -> dict[str, Any]:
+    """The annotations of a class that is made from its fields."""
+    try:
+        return get_type_hints(class_, include_extras=True)
+    except Exception as error:
+        what = f"the annotations of {_shown(class_)}"
+        raise TypeError(f"{what} cannot be read: {error}") from error
 
 
 def _names_around(function: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, get_args
 
 _CORE = "__get_pydantic_core_schema__"
@@ -21,10 +22,24 @@ def mentions_model(type_: Any) -> bool:
     )
 
 
-def mentions_dataclass(type_: Any) -> bool:
-    """Whether a dataclass of pydantic's is in it: msgspec would read it without its checks."""
+def mentions_checks(type_: Any) -> bool:
+    """Whether something in it is checked by pydantic alone: msgspec would read it without that.
+
+    Those are dataclasses of pydantic's, and what `Annotated` says in its terms, such as
+    ``Field(ge=1)``, a validator, or a bound of ``annotated_types``.
+    """
     own = hasattr(type_, "__pydantic_fields__") and not hasattr(type_, "model_fields")
-    return own or any(map(mentions_dataclass, get_args(type_)))
+    return own or has_checks(type_) or any(map(mentions_checks, get_args(type_)))
+
+
+def has_checks(said: object) -> bool:
+    """Whether what stands in an `Annotated`, or is a default, says what pydantic would check."""
+    library = type(said).__module__.partition(".")[0]
+    if library == "annotated_types":  # it comes with pydantic, and can be there without
+        return find_spec("pydantic") is not None
+    if library != "pydantic" or isinstance(said, type):
+        return False
+    return type(said).__name__ != "FieldInfo" or bool(getattr(said, "metadata", None))
 
 
 def adapter(type_: Any) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
-from typing import Annotated, Any, Optional
+from datetime import datetime, time
+from typing import Annotated, Any, NamedTuple, Optional
 
 import msgspec
 import pytest
@@ -11,6 +13,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import Doc
 
 from ollama_sc import Tool
+from ollama_sc._schemas import forms, narrow
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +71,103 @@ def test_parameters_that_are_documented_together(text: str) -> None:
     assert Tool.of(tool).function.description == "Do it."
 
 
+@pytest.mark.parametrize(
+    "type_",
+    [
+        ":obj:`int`, optional",
+        "dict[str, int], default: {}",
+        "Literal['a:b']",
+        ":class:`~a.b.C`",
+        "Callable[[int], str], see: there",
+    ],
+)
+def test_a_colon_in_a_type_does_not_end_it(type_: str) -> None:
+    """The description begins behind the brackets, and may have colons of its own."""
+
+    def tool(a: int, b: int) -> None: ...
+
+    tool.__doc__ = f"Do it.\n\nArgs:\n    a ({type_}): the one: first\n    b: the other"
+    assert properties(tool)["a"] == described("integer", "the one: first")
+    assert properties(tool)["b"] == described("integer", "the other")
+    assert Tool.of(tool).function.description == "Do it."
+
+
+def test_a_first_sentence_of_two_lines() -> None:
+    """It stays together, with parameters behind it too."""
+
+    def tool(a: int) -> None:
+        """Do it and
+        do it again.
+
+        :param a: how often
+        """
+
+    assert Tool.of(tool).function.description == "Do it and\ndo it again."
+
+
+@dataclass
+class Search:
+    key: str
+
+    def __call__(self, query: str) -> str:
+        """Search the web.
+
+        Args:
+            query: what for
+        """
+        return query
+
+
+class Found(NamedTuple):
+    place: int
+
+
+class Point(msgspec.Struct):
+    """A point."""
+
+    x: int
+
+
+class Silent(list[int]):
+    def __call__(self, query: str) -> str:
+        return query
+
+
+class Louder(Search):
+    """Search loudly."""
+
+    def __call__(self, query: str) -> str:
+        return query
+
+
+def test_only_what_somebody_has_written_describes_an_object() -> None:
+    """No signature that a dataclass has as its text, and nothing that a base says of itself."""
+    query = described("string", "what for")
+    for tool, text, about in (
+        (Search("secret"), "Search the web.", query),
+        (Louder("secret"), "Search loudly.", query),
+        (Silent(), None, {"type": "string"}),
+    ):
+        assert Tool.of(tool).function.description == text
+        assert properties(tool) == {"query": about}
+    assert Tool.of(Found).function.description is None
+    assert properties(Found) == {"place": {"type": "integer"}}
+    assert Tool.of(Point).function.description == "A point."
+    assert properties(Point) == {"x": {"type": "integer"}}
+    assert Tool.of(Shape).function.description is None
+
+
+def test_a_signature_that_a_decorator_has_put_there() -> None:
+    """Its types count where the function itself has none."""
+
+    def tool(**given: Any) -> None: ...
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    place = inspect.Parameter("place", kind, annotation=Annotated[int, "which"])
+    tool.__signature__ = inspect.Signature([place])  # type: ignore[attr-defined]
+    assert properties(tool) == {"place": described("integer", "which")}
+
+
 class Shape(BaseModel):
     sides: Annotated[int, "how many"]
     name: Annotated[str, Doc("what it is called")] = ""
@@ -118,6 +218,56 @@ def test_annotations_inside_of_types() -> None:
     assert name == 'what it is called. Default: "".'
     assert size == "how large. Default: 1."
     assert tint == "of what color. Default: null."
+
+
+class Model(BaseModel):
+    inner: Annotated[int, "not a field"]
+    each: list[Annotated[int, "an item"]]
+
+
+def test_annotations_inside_of_a_model() -> None:
+    """Of one that is itself the type, in a list or alone."""
+
+    def tool(one: Model, all_: list[Model]) -> None: ...
+
+    found = properties(tool)
+    for model in (found["one"], found["all_"]["items"]):
+        assert model["properties"]["inner"] == described("integer", "not a field")
+        assert model["properties"]["each"]["items"] == described("integer", "an item")
+
+
+class Trip(msgspec.Struct):
+    begins: datetime
+    stops: list[time] = []
+
+
+def test_times_have_a_format() -> None:
+    """With or without a zone, wherever they are; where they may have none they have no format."""
+
+    def tool(
+        trip: Trip,
+        at: datetime | None,
+        each: dict[str, Annotated[datetime, "when"]],
+        local: Annotated[datetime, msgspec.Meta(tz=False)],
+    ) -> None: ...
+
+    found = properties(tool)
+    moment, hour = (described("string", f"Format: {name}.") for name in ("date-time", "time"))
+    assert found["trip"]["properties"]["begins"] == moment
+    assert found["trip"]["properties"]["stops"]["items"] == hour
+    assert found["at"] == {"anyOf": [moment, {"type": "null"}]}
+    assert found["local"] == {"type": "string"}
+    sent = narrow.for_output(forms.schema_of(dict[str, datetime]))
+    assert sent["additionalProperties"] == {"type": "string", "format": "date-time"}
+
+
+def test_a_default_that_json_does_not_have() -> None:
+    """Is not told as null, which it is not."""
+
+    def tool(a: float = float("inf"), b: float | None = None) -> None: ...
+
+    assert properties(tool)["a"] == {"type": "number"}
+    assert properties(tool)["b"]["description"] == "Default: null."
 
 
 def described(kind: str, text: str) -> dict[str, Any]:

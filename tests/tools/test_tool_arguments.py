@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from datetime import date
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import Field
+from annotated_types import Ge
+from pydantic import AfterValidator, Field, PositiveInt, StringConstraints
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 import ollama_sc
+import ollama_sc._schemas.forms as forms
 import ollama_sc._schemas.functions as functions
 from ollama_sc import AsyncClient, Client, RequestError, Tool
 from tests.tools.test_schemas import Color, Model, Node, Options, Place
@@ -125,6 +127,48 @@ def test_what_only_pydantic_reads() -> None:
     with pytest.raises(functions.Misfit) as caught:
         signature.bind({"checked": {"size": 1}})
     assert caught.value.path == "$.checked.size"
+
+
+def bounded(
+    days: Annotated[int, Field(ge=1, le=14, description="how many")],
+    size: int = Field(3, gt=0),
+    parts: list[Annotated[int, Ge(2)]] | None = None,
+    count: PositiveInt = 1,
+    name: Annotated[str, StringConstraints(max_length=3)] = "",
+    even: Annotated[int, AfterValidator(lambda number: number // 2)] = 2,
+) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("given_arguments", "path"),
+    [
+        ({"days": 15}, "$.days"),
+        ({"days": "0"}, "$.days"),
+        ({"days": 1, "size": 0}, "$.size"),
+        ({"days": 1, "parts": [2, 1]}, "$.parts[1]"),
+        ({"days": 1, "count": -1}, "$.count"),
+        ({"days": 1, "name": "long"}, "$.name"),
+    ],
+)
+def test_bounds_in_pydantics_terms_are_checked(given_arguments: dict[str, Any], path: str) -> None:
+    """As they are in a model, though a parameter's type is one of Python's own."""
+    with pytest.raises(functions.Misfit) as caught:
+        functions.signature_of(bounded).bind(given_arguments)
+    assert caught.value.path == path
+
+
+def test_bounds_in_pydantics_terms_are_told() -> None:
+    """With the description; and what fits is converted as ever."""
+    signature = functions.signature_of(bounded)
+    found = signature.schema["properties"]
+    assert found["days"]["description"] == "how many. At least 1. At most 14."
+    assert found["size"]["description"] == "More than 0. Default: 3."
+    assert found["count"]["description"] == "More than 0. Default: 1."
+    assert found["name"]["description"] == 'At most 3 characters. Default: "".'
+    _, by_name = signature.bind({"days": "3", "parts": "[2, 3]", "even": 8})
+    assert by_name == {"days": 3, "parts": [2, 3], "even": 4, "size": 3}
+    with pytest.raises(forms.Misfit, match="greater than or equal to 3"):
+        forms.decode("[5, 2]", list[Annotated[int, Field(ge=3)]])
 
 
 def test_classes_are_tools() -> None:
