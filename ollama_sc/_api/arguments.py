@@ -339,7 +339,9 @@ def _format(what: str, given: object) -> object:
         return given
     if advice := hints.schema_of(given):
         raise RequestError(f"{what} must be 'json' or a JSON schema, not {advice}")
-    return given if isinstance(given, str) else _mapping(what, given)
+    if isinstance(given, str):
+        raise RequestError(f"{what} must be 'json' or a JSON schema, not {given!r:.80}")
+    return _mapping(what, given)
 
 
 def _yes_or_no(what: str, given: object) -> object:

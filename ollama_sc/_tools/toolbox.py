@@ -92,6 +92,13 @@ def _name_of(tool: Tool | Mapping[str, Any]) -> str:
     )
 
 
+def _json_of(call: ToolCall, result: object) -> str:
+    try:
+        return to_json(result)
+    except TypeError as error:
+        raise TypeError(f"what the tool {call.function.name!r} has returned: {error}") from error
+
+
 def result_message(call: ToolCall, result: object) -> Message:
     """A tool's result as the model gets it: text and messages as they are, all else as JSON.
 
@@ -99,7 +106,9 @@ def result_message(call: ToolCall, result: object) -> Message:
         TypeError: it has no form in JSON.
     """
     if not isinstance(result, Message):
-        text = "" if result is None else result if isinstance(result, str) else to_json(result)
+        text = "" if result is None else result
+        if not isinstance(text, str):
+            text = _json_of(call, text)
         # A lone surrogate, as of a file's name, is no text that could be sent.
         text = str.__str__(text).encode("utf-8", "replace").decode()
         result = Message("tool", text)

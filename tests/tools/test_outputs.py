@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Optional, TypedDict, Union
 
 import attrs
@@ -498,6 +500,8 @@ async def test_a_broken_stream(fake: FakeOllama) -> None:
         {"format": "json", "attempts": 2},
         {"format": SCHEMA, "attempts": 1},
         {"attempts": 2},
+        {"format": "xml"},
+        {"format": "JSON"},
         {"format": 3},
         {"format": [City]},
     ],
@@ -512,6 +516,17 @@ def test_bad_formats_are_refused_before_anything_happens(fields: dict[str, Any])
         error = first_step(call())
         assert isinstance(error, RequestError), repr(error)
         assert "model 'm'" in str(error)
+
+
+def test_what_a_type_cannot_have_is_named() -> None:
+    """The type inside of it that has no form in JSON, in the words of this library."""
+    for format_, text in (
+        (complex, "format cannot be complex: complex has no form in JSON"),
+        (dict[str, list[Path]], r"format cannot be dict.*: pathlib.Path has no form in JSON"),
+    ):
+        error = first_step(CLIENT.chat("m", [USER], format=format_))
+        assert re.search(text, str(error)), str(error)
+        assert "hook" not in str(error)
 
 
 def test_a_type_needs_something_to_answer() -> None:

@@ -159,7 +159,7 @@ async def test_a_message_of_another_role_stays_as_it_is(fake: FakeOllama) -> Non
 async def test_a_result_that_has_no_form(fake: FakeOllama) -> None:
     """It is an exception of the tool: raised, or told."""
     tools = [Tool.of(object, name="f")]
-    with pytest.raises(TypeError, match="object"):
+    with pytest.raises(TypeError, match="what the tool 'f' has returned: object has no form"):
         await run(fake, tools, calls(("f", {})))
     await run(fake, tools, calls(("f", {})), answer(), on_tool_error="tell")
     assert "object" in sent(fake)[-1]["content"]
