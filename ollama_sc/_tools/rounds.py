@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -185,12 +185,11 @@ class Caller:
             with observing.tool(one.call.function.name, call_id=call_id, arguments=one.arguments):
                 result = await self._call(one, ready)
             message = result_message(one.call, result)
-        except ToolError as error:
-            await self._end(one, "failed", _text_of(error), error=error)
         except Exception as error:
-            if not self._tell:
+            leaves = list(_leaves(error))
+            if not self._tell and not all(isinstance(leaf, ToolError) for leaf in leaves):
                 raise
-            await self._end(one, "failed", _described(error), error=error)
+            await self._end(one, "failed", "\n".join(map(_described, leaves)), error=error)
         else:
             await self._end(one, "returned", message, result=result)
         finally:
@@ -278,7 +277,18 @@ def _key_of(call: ToolCall) -> str:
     return f"{call.function.name} {arguments}"
 
 
+def _leaves(error: Exception) -> Iterator[Exception]:
+    """What has happened: the exceptions of a group, which a tool's own task group raises."""
+    if isinstance(error, ExceptionGroup):
+        for inner in cast("ExceptionGroup[Exception]", error).exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
 def _described(error: Exception) -> str:
+    if isinstance(error, ToolError):
+        return _text_of(error)
     try:
         return f"Error: {type(error).__name__}: {error}"
     except Exception:  # noqa: BLE001 - its own text is what fails

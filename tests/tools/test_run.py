@@ -393,6 +393,35 @@ async def test_a_tool_error_is_told_always(fake: FakeOllama, how: Any) -> None:
     assert sent(fake)[-1]["content"] == "try Bergen"
 
 
+@pytest.mark.parametrize("how", ["raise", "tell"])
+async def test_exceptions_of_a_tools_own_task_group(fake: FakeOllama, how: Any) -> None:
+    """The model hears what happened in it, and not that there was a group."""
+    errors: list[Exception] = [ToolError("try Bergen"), ToolError("or Trondheim")]
+
+    async def fails() -> None:
+        async with anyio.create_task_group() as tasks:
+            for error in errors:
+                tasks.start_soon(raises, error)
+
+    async def raises(error: Exception) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.lowlevel.checkpoint()
+        raise error
+
+    await run(fake, [fails], calls(("fails", {})), answer(), on_tool_error=how)
+    told = sorted(sent(fake)[-1]["content"].splitlines())
+    assert told == ["or Trondheim", "try Bergen"]
+    errors[0] = LookupError("no such city")
+    if how == "raise":
+        with pytest.raises(ExceptionGroup) as caught:
+            await run(fake, [fails], calls(("fails", {})), on_tool_error=how)
+        assert len(caught.value.exceptions) == 2
+    else:
+        await run(fake, [fails], calls(("fails", {})), answer(), on_tool_error=how)
+        told = sorted(sent(fake)[-1]["content"].splitlines())
+        assert told == ["Error: LookupError: no such city", "or Trondheim"]
+
+
 async def test_an_error_of_the_server_ends_it(fake: FakeOllama) -> None:
     """In the second round as in the first."""
     for replies in ([Reply.error(400, "boom")], [calls(("f", {})), Reply.error(500, "boom")]):
