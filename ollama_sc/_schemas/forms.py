@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import UnionType
-from typing import Any, ForwardRef, NewType, TypeVar, cast, get_origin
+from typing import Any, ForwardRef, Literal, NewType, TypeVar, cast, get_origin
 
 import msgspec
 
@@ -260,14 +260,14 @@ def misfit_of(error: BaseException, value: Any) -> Misfit:
     return Misfit(path, text)
 
 
-def to_json(value: object) -> str:
-    """A value as JSON text.
+def to_json(value: object, *, order: Literal["deterministic"] | None = None) -> str:
+    """A value as JSON text; sets and mappings as they are, or in an order that is always the same.
 
     Raises:
         TypeError: it has no form in JSON.
     """
     try:
-        return msgspec.json.encode(value, enc_hook=models.write_model).decode()
+        return msgspec.json.encode(value, enc_hook=models.write_model, order=order).decode()
     except OverflowError:  # an integer of more than 64 bits
         return json.dumps(value, ensure_ascii=False)
     except (NotImplementedError, RecursionError, ValueError) as error:

@@ -229,7 +229,7 @@ def _default_text(parameter: inspect.Parameter) -> str:
     if default is _EMPTY:
         return ""
     try:
-        text = to_json(default)
+        text = to_json(default, order="deterministic")  # in each process, of a set too
     except TypeError:
         return ""
     return text if text != "null" or default is None else ""  # JSON has no infinity

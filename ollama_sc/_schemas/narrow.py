@@ -82,11 +82,18 @@ def for_tool(schema: Schema, description: str = "", default: str = "") -> Schema
     kept = _structure(schema, for_tool)
     notes = [description or str(schema.get("description", "")), *_in_words(schema)]
     if default or "default" in schema:
-        notes.append(f"Default: {default or _json(schema['default'])}.")
+        notes.append(f"Default: {default or _default_of(schema)}.")
     notes = [note for note in notes if note]
     if notes:
         kept["description"] = " ".join([*map(_sentence, notes[:-1]), notes[-1]])
     return kept
+
+
+def _default_of(schema: Schema) -> str:
+    value = schema["default"]
+    if schema.get("uniqueItems") and isinstance(value, list):  # a set's order is another each time
+        value = sorted(cast("list[Any]", value), key=_json)
+    return _json(value)
 
 
 def _sentence(text: str) -> str:

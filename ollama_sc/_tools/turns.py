@@ -87,7 +87,7 @@ class Turns:
         turn = Turn(Message("user", content, images=None if images is None else list(images)))
         try:
             if self._running.setdefault(None, turn) is not turn:
-                raise anyio.BusyResourceError("sending in this conversation")
+                raise anyio.BusyResourceError("sending a message with")
             turn.sent = [*self.messages, turn.user]
             if self._trim is not None:
                 turn.sent = self._trim([as_message(message) for message in turn.sent])

@@ -168,7 +168,7 @@ async def test_two_sends_at_once(fake: FakeOllama, stream: bool) -> None:
         else:
             Outcome(tasks, talk.send, "?")
             await fake.wait_for_requests(1)
-        with pytest.raises(anyio.BusyResourceError):
+        with pytest.raises(anyio.BusyResourceError, match="already sending a message with this"):
             await talk.send("!")
         assert talk.messages == []
         if stream:

@@ -261,6 +261,27 @@ def test_times_have_a_format() -> None:
     assert sent["additionalProperties"] == {"type": "string", "format": "date-time"}
 
 
+def test_a_default_that_is_a_set() -> None:
+    """Equal sets are told in one order, whichever they have."""
+    told: list[Any] = []
+    for numbers in (frozenset([0, 8]), frozenset([8, 0])):
+
+        @dataclass
+        class Chosen:
+            inside: frozenset[int] = numbers
+
+        def tool(
+            a: frozenset[int] = numbers,
+            b: dict[str, frozenset[int]] = {"k": numbers},  # noqa: B006, B008
+            c: Chosen | None = None,
+        ) -> None: ...
+
+        told.append(properties(tool))
+    assert list(frozenset([0, 8])) != list(frozenset([8, 0]))
+    assert told[0] == told[1]
+    assert told[0]["a"]["description"] == "No item twice. Default: [0,8]."
+
+
 def test_a_default_that_json_does_not_have() -> None:
     """Is not told as null, which it is not."""
 
