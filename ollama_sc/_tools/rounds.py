@@ -129,18 +129,15 @@ class Caller:
             why = f"this call was made {self._made[key]} times with the same arguments"
             await self._end(one, "repeated", f"Error: {why}; it was not run again")
             return None
-        try:
-            ready = self._toolbox.ready(call, one.arguments)
-            if self._approve is not None:
-                refusal = await self._ask(one)
-                if refusal is not None:
-                    await self._end(one, "refused", refusal)
-                    return None
-                if one.arguments is not call.function.arguments:
-                    ready = self._toolbox.ready(call, one.arguments)
-        except Unfit as unfit:
-            outcome: CallOutcome = "unknown" if isinstance(unfit, UnknownTool) else "misfit"
-            await self._end(one, outcome, f"Error: {unfit}")
+        ready = await self._ready(one)
+        if ready is not None and self._approve is not None:
+            refusal = await self._ask(one)
+            if refusal is not None:
+                await self._end(one, "refused", refusal)
+                return None
+            if one.arguments is not call.function.arguments:
+                ready = await self._ready(one)
+        if ready is None:
             return None
         # Here and not in the tool's task: tasks begin in any order, and tools in the model's.
         await self._turns.acquire()
@@ -150,6 +147,18 @@ class Caller:
             )
             await self._emit(started)
         return ready
+
+    async def _ready(self, one: _Pending) -> ReadyCall | None:
+        """A call with its arguments converted; nothing where the model is told that they cannot."""
+        try:
+            return self._toolbox.ready(one.call, one.arguments)
+        except Unfit as unfit:
+            outcome: CallOutcome = "unknown" if isinstance(unfit, UnknownTool) else "misfit"
+            await self._end(one, outcome, f"Error: {unfit}")
+        except Exception as error:  # of a check in the user's own types
+            if not await self._tell_of(one, error):
+                raise
+        return None
 
     async def _ask(self, one: _Pending) -> str | None:
         """Whether a call may run: ``None``, or what the model is told instead."""
@@ -186,10 +195,8 @@ class Caller:
                 result = await self._call(one, ready)
             message = result_message(one.call, result)
         except Exception as error:
-            leaves = list(_leaves(error))
-            if not self._tell and not all(isinstance(leaf, ToolError) for leaf in leaves):
+            if not await self._tell_of(one, error):
                 raise
-            await self._end(one, "failed", "\n".join(map(_described, leaves)), error=error)
         else:
             await self._end(one, "returned", message, result=result)
         finally:
@@ -227,6 +234,14 @@ class Caller:
                 request=self._label,
             )
         return result
+
+    async def _tell_of(self, one: _Pending, error: Exception) -> bool:
+        """Tell the model of an exception, if it is to hear of it."""
+        leaves = list(_leaves(error))
+        if not self._tell and not all(isinstance(leaf, ToolError) for leaf in leaves):
+            return False
+        await self._end(one, "failed", "\n".join(map(_described, leaves)), error=error)
+        return True
 
     async def _end(
         self,

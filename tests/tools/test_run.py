@@ -393,6 +393,34 @@ async def test_a_tool_error_is_told_always(fake: FakeOllama, how: Any) -> None:
     assert sent(fake)[-1]["content"] == "try Bergen"
 
 
+@dataclass
+class Picky:
+    error: str
+
+    def __post_init__(self) -> None:
+        raise {"told": ToolError, "other": LookupError}[self.error]("not this one")
+
+
+async def test_exceptions_of_an_arguments_own_checks(fake: FakeOllama) -> None:
+    """They are as those of the tool, which has not been called."""
+
+    def tool(picky: Picky) -> None:
+        raise AssertionError
+
+    for error, how, text in (
+        ("told", "raise", "not this one"),
+        ("told", "tell", "not this one"),
+        ("other", "tell", "Error: LookupError: not this one"),
+    ):
+        wanted = calls(("tool", {"picky": {"error": error}}))
+        found = await run(fake, [tool], wanted, answer(), on_tool_error=how)
+        assert sent(fake)[-1]["content"] == text
+        assert found.calls[0].outcome == "failed"
+    wanted = calls(("tool", {"picky": {"error": "other"}}))
+    with pytest.raises(LookupError, match="not this one"):
+        await run(fake, [tool], wanted)
+
+
 @pytest.mark.parametrize("how", ["raise", "tell"])
 async def test_exceptions_of_a_tools_own_task_group(fake: FakeOllama, how: Any) -> None:
     """The model hears what happened in it, and not that there was a group."""
