@@ -59,12 +59,12 @@ class CassetteWriter:
         self._started += 1
         return self._started
 
-    def add(self, number: int, request: RecordedRequest, raw: bytes) -> str:
-        """Keep a response; returns its name."""
+    def add(self, number: int, request: RecordedRequest, raw: bytes) -> tuple[str, str]:
+        """Keep a response; returns what was asked for, masked, and the response's name."""
         target = request.path + (f"?{request.query}" if request.query else "")
         secrets = self._secrets + secrets_of(request.headers, target, request.body)
         path = mask(target.encode(), secrets).decode()
-        slug = re.sub(r"[^a-z0-9]+", "-", request.path.lower()).strip("-")[:40]
+        slug = re.sub(r"[^a-z0-9]+", "-", path.partition("?")[0].lower()).strip("-")[:40]
         name = f"{number:04d}-{request.method.lower()}-{slug}".rstrip("-")
         entry = {
             "name": name,
@@ -78,7 +78,7 @@ class CassetteWriter:
         self._seen.update(secret for secret in secrets if len(secret) >= _KNOWN_AGAIN)
         self._write(f"{name}.http", mask_reply(raw, [*secrets, *self._seen.difference(secrets)]))
         self._write(_INDEX, self._index_bytes())
-        return name
+        return path, name
 
     def _index_bytes(self) -> bytes:
         return json.dumps(self._index, indent=1, ensure_ascii=False).encode() + b"\n"

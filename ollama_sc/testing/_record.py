@@ -16,7 +16,6 @@ from ollama_sc.testing._cassette import CassetteWriter
 from ollama_sc.testing._http.listener import Listener
 from ollama_sc.testing._http.llhttp import httptools
 from ollama_sc.testing._http.request import RecordedRequest, Recording
-from ollama_sc.testing._masking import mask
 from ollama_sc.testing._replies import Message, Reply, json_message
 
 _REPLY = Reply()
@@ -46,10 +45,17 @@ class Upstream(NamedTuple):
             ValueError: It is no address of http or https.
 
         """
-        url = urlsplit(text if "://" in text else f"http://{text}")
-        if url.scheme not in _PORTS or not url.hostname:
-            raise ValueError(f"the upstream must be an address of http or https, not {text!r}")
-        port = url.port or (11434 if "://" not in text else _PORTS[url.scheme])
+        try:
+            url = urlsplit(text if "://" in text else f"http://{text}")
+            default = _PORTS[url.scheme] if "://" in text else 11434
+            port = url.port or default
+        except (ValueError, KeyError):
+            url = None
+        if url is None or not url.hostname:
+            # Without the text, and without what urlsplit says of it: a password can be in both.
+            raise ValueError(
+                "the upstream must be an address of http or https, such as http://box-1:11434"
+            )
         user = ""
         if url.username is not None:
             import base64  # noqa: PLC0415 - rarely needed
@@ -259,8 +265,7 @@ class _Forwarded:
         raw, self._raw = bytes(self._raw), bytearray()
         self._taken = 0
         if raw or self._refused:
-            name = self._recorder.writer.add(self._number, self._request, raw)
-            path = mask(self._request.path.encode()).decode()
+            path, name = self._recorder.writer.add(self._number, self._request, raw)
             print(f"{self._request.method} {path} -> {name}", file=sys.stderr)  # noqa: T201
         await anyio.aclose_forcefully(self._stream)
 
