@@ -43,7 +43,12 @@ def _arguments() -> argparse.Namespace:
     add("--parallel", type=_count, help="requests that run at the same time; others wait")
     add("--max-queue", type=_count_or_none, help="requests that may wait; any more draw 503")
     add("--dimensions", type=_count, default=768, help="length of embeddings (%(default)s)")
-    add("--embed-seconds", type=_seconds, default=0.0, help="what a request for embeddings takes (%(default)s)")
+    add(
+        "--embed-seconds",
+        type=_seconds,
+        default=0.0,
+        help="what a request for embeddings takes (%(default)s)",
+    )
     parser.add_argument("--version", default="0.33.0", help="the server's version (%(default)s)")
     add("--pull-rate", help="bytes per second of a download")
     _add_backend(parser)

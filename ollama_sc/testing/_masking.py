@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"-?\d[\d.eE+-]*")
 # In addresses and forms; Go writes the ampersand as \u0026.
 _PARAMETER = re.compile(rf"(?:[?&;]|\\u0026|^)(?:{_NAME}|{_VAGUE})=([^&;\"'\\\s]+)", re.IGNORECASE)
 _BEARER = re.compile(r"\b(?:Bearer|Basic)\s+(?!\w+=\\?\")([A-Za-z0-9_.~+/-]{6,}=*)", re.IGNORECASE)
-# In prose, and in JSON within a JSON text: `export API_KEY=...`, `X-Api-Key: ...`, `\"api_key\": \"...`.
+# In prose and in JSON within a text: `export API_KEY=...`, `X-Api-Key: ...`, `\"api_key\": \"...`.
 # A word is a value of such a name where it looks like one: long, and with a digit.
 _ASSIGNED = re.compile(
     rf"(?<![\w.-]){_NAME}(?:\\?[\"'])?\s*[:=]\s*(?:\\?[\"'])?"

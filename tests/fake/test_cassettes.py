@@ -453,8 +453,10 @@ def test_what_is_no_secret_stays(plain: bytes) -> None:
         (b"/connect?name=a&key=xyz", b"/connect?name=a&key=xxx"),
         (b"export MY_API_KEY=sk-123456789", b"export MY_API_KEY=xxxxxxxxxxxx"),
         (b"curl -H 'X-Api-Key: sk-123456789'", b"curl -H 'X-Api-Key: xxxxxxxxxxxx'"),
-        (b'{"error": "{\\"password\\":\\"hunter-2-hunter\\"}"}',
-         b'{"error": "{\\"password\\":\\"xxxxxxxxxxxxxxx\\"}"}'),
+        (
+            b'{"error": "{\\"password\\":\\"hunter-2-hunter\\"}"}',
+            b'{"error": "{\\"password\\":\\"xxxxxxxxxxxxxxx\\"}"}',
+        ),
     ],
 )
 def test_where_secrets_are(data: bytes, masked: bytes) -> None:
