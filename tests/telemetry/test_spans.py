@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from typing import Any
 
 import anyio
@@ -13,6 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from ollama_sc import (
     AbortError,
     AsyncClient,
+    Client,
     ClientClosedError,
     ConnectError,
     IncompleteStreamError,
@@ -418,6 +420,28 @@ async def test_content_by_the_opt_in_alone(
                 '[{"role": "assistant", "parts": [{"type": "text", "content": "It is sunny."}], '
                 '"finish_reason": "stop"}]'
             )
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_blocking_client_that_is_closed(recorded: Recorded, backend: Any) -> None:
+    """What it ends in another thread was aborted, as by every client's end."""
+    failures: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            client.chat("llama3.2", MESSAGES)
+        except AbortError as error:
+            failures.append(error)
+
+    with FakeOllama() as fake:
+        fake.always("/api/chat", Reply.silence())
+        with Client(fake.url, backend=backend) as client:
+            thread = threading.Thread(target=ask)
+            thread.start()
+            fake.call(fake.wait_for_requests, 1)
+        thread.join(30)
+    assert [str(failure) for failure in failures] == ["the client was closed"]
+    ended(recorded, "aborted")
 
 
 @pytest.mark.parametrize(
