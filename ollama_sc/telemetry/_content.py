@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -59,8 +59,10 @@ def _of_fields(fields: dict[str, Any]) -> dict[str, Any]:
 
 def of_reply(reply: Any) -> dict[str, Any]:
     """The message of a reply, typed or as plain JSON, or as much of it as has arrived."""
-    get: Any = reply.get if isinstance(reply, dict | WireObject) else {}.get
-    message: Any = get("message")
+    if not isinstance(reply, dict | WireObject):
+        return {}
+    get = cast("Callable[[str], Any]", reply.get)  # pyright: ignore[reportUnknownMemberType]
+    message = get("message")
     if message is None and get("response") is not None:
         message = {"content": get("response"), "thinking": get("thinking")}
     if isinstance(message, WireObject):

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import NamedTuple, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import anyio
 import anyio.abc
@@ -45,24 +45,20 @@ class Upstream(NamedTuple):
             ValueError: It is no address of http or https.
 
         """
-        try:
-            url = urlsplit(text if "://" in text else f"http://{text}")
-            default = _PORTS[url.scheme] if "://" in text else 11434
-            port = url.port or default
-        except (ValueError, KeyError):
-            url = None
-        if url is None or not url.hostname:
+        found = _address(text)
+        if found is None:
             # Without the text, and without what urlsplit says of it: a password can be in both.
             raise ValueError(
                 "the upstream must be an address of http or https, such as http://box-1:11434"
             )
+        url, host, port = found
         user = ""
         if url.username is not None:
             import base64  # noqa: PLC0415 - rarely needed
 
             plain = f"{unquote(url.username)}:{unquote(url.password or '')}"
             user = "Basic " + base64.b64encode(plain.encode()).decode()
-        return cls(url.scheme, url.hostname, port, url.path.rstrip("/"), user)
+        return cls(url.scheme, host, port, url.path.rstrip("/"), user)
 
     @property
     def name(self) -> str:
@@ -98,6 +94,17 @@ class Upstream(NamedTuple):
         if request.body or request.method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
             lines.append(f"Content-Length: {len(request.body)}")
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + request.body
+
+
+def _address(text: str) -> tuple[SplitResult, str, int] | None:
+    try:
+        url = urlsplit(text if "://" in text else f"http://{text}")
+        port = url.port or 0
+    except ValueError:
+        return None
+    if url.scheme not in _PORTS or not url.hostname:
+        return None
+    return url, url.hostname, port or (_PORTS[url.scheme] if "://" in text else 11434)
 
 
 class Recorder:

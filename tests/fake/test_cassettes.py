@@ -320,7 +320,7 @@ def test_folders_that_are_no_cassettes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "ftp://me:hunter2@box", "http://me:hunter2#3@box", "http://me:hun:ter2@box:port",
+        "ftp://me:hunter2@box", "ftp://me:hunter2@box:21", "http://me:hunter2#3@box", "http://me:hun:ter2@box:port",
         "me:hunter2@box:1:2", "http://me:hunter2@", "http://[::1", "http://box:99999", "",
     ],
 )  # fmt: skip
