@@ -95,9 +95,15 @@ def _body(data: bytes, secrets: list[bytes]) -> Any:
     if not data:
         return None
     try:
-        return json.loads(mask(data, secrets))
+        return json.loads(mask(data, secrets), parse_float=_number)
     except ValueError:
         return f"<{len(data)} bytes>"
+
+
+def _number(text: str) -> float:
+    """A number of JSON, in which `0.0` and `0` are the same."""
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 # -- replaying -----------------------------------------------------------------------------------
@@ -121,7 +127,7 @@ class Cassette:
         self._folder = Path(folder)
         self._replies: dict[tuple[str, str, str], deque[Reply]] = {}
         try:
-            index = json.loads((self._folder / _INDEX).read_bytes())
+            index = json.loads((self._folder / _INDEX).read_bytes(), parse_float=_number)
             for entry in index["responses"]:
                 file = self._folder / f"{entry['name']}.http"
                 if file.is_file():

@@ -306,6 +306,23 @@ async def test_odd_replies_pass(tmp_path: Path, raw: bytes) -> None:
                 assert await outcome(fake.url) == plain
 
 
+@pytest.mark.anyio
+async def test_numbers_are_compared_by_their_values(tmp_path: Path) -> None:
+    """A temperature of 0 is one of 0.0, in either direction; 0.5 is another one."""
+    writer = CassetteWriter(tmp_path / "c", "a server")
+    reply = b'{"model": "m", "response": "yes", "done": true}'
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(reply)
+    for prompt, recorded in (("a", b"0.0"), ("b", b"2e0"), ("c", b"3")):
+        body = b'{"model": "m", "prompt": "%b", "options": {"temperature": %b}, "stream": false}'
+        request = Request("POST", "/api/generate", body % (prompt.encode(), recorded))
+        writer.add(writer.start(), request, head + reply)
+    async with FakeOllama.replay(tmp_path / "c") as fake, AsyncClient(fake.url) as client:
+        for prompt, asked in (("a", 0), ("a", 0.0), ("b", 2), ("c", 3.0)):
+            await client.generate("m", prompt, options={"temperature": asked})
+        with pytest.raises(ResponseError, match="differs in options"):
+            await client.generate("m", "a", options={"temperature": 0.5})
+
+
 def test_folders_that_are_no_cassettes(tmp_path: Path) -> None:
     """Errors that name the folder, before anything listens."""
     for content in (None, "", "[]", "{}", '{"responses": [{}]}', '{"responses": 1}'):
