@@ -102,7 +102,10 @@ def stream_response(
         _close(call)
         raise RequestError(f"format must be one of {', '.join(_MEDIA_TYPES)}, not {format!r}")
     if not isinstance(call, Awaitable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError("stream_response takes the call itself: leave out the `await`")
+        why = "leave out the `await`" if isinstance(call, Stream) else f"not {call!r}"
+        raise TypeError(
+            f"stream_response takes a call such as client.chat(..., stream=True): {why}"
+        )
     return _StreamResponse(call, format, headers, background)
 
 

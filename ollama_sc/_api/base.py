@@ -166,6 +166,9 @@ class BaseClient:
 
         Returns:
             How many requests that were.
+
+        Raises:
+            ClientClosedError: this is another thread, or the loop does not run; nothing was ended.
         """
         return self._calls.abort(reason)
 

@@ -286,10 +286,9 @@ class StreamCall(Call[None], Generic[T]):
         if self._source is not None:
             self._source.read_now()
 
-    def abort(self, reason: object) -> bool:
-        """End it now; see `Call.abort`. What has arrived whole is finished."""
+    def _is_whole(self) -> bool:
         self.catch_up()
-        return super().abort(reason)
+        return self.completed or self.ended.is_set()
 
     def _notify_abort(self) -> None:
         self.ready.clear()

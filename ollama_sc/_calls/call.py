@@ -21,7 +21,7 @@ from typing import Any, Generic, Literal, Protocol, get_args
 import anyio
 from typing_extensions import TypeVar
 
-from ollama_sc._errors import AbortError, OllamaError, RequestTimeout
+from ollama_sc._errors import AbortError, ClientClosedError, OllamaError, RequestTimeout
 from ollama_sc._loop.primitives import Event, Runtime, Scope
 from ollama_sc._loop.shielding import CLEANUP_SECONDS, wait_shielded
 from ollama_sc._timeouts import Timeouts
@@ -148,8 +148,21 @@ class Call(Generic[T]):
     # -- for its caller, and for whoever ends it ---------------------------------------------
 
     def abort(self, reason: object) -> bool:
-        """End it now, in whatever phase it is; whether there was anything to end."""
+        """End it now, in whatever phase it is; whether there was anything to end.
+
+        Raises:
+            ClientClosedError: this is not its event loop's thread. Half of an abort would be done
+                there, and nothing could end the call any more.
+        """
         if self.completed or self.aborted or self.ended.is_set():
+            return False
+        if not self.runtime.is_here():
+            raise ClientClosedError(
+                "abort() was called outside of the event loop that the request runs in: "
+                "from a thread it is anyio.from_thread.run_sync(client.abort)",
+                request=self.label,
+            )
+        if self._is_whole():
             return False
         self.aborted = True
         self._reason = reason
@@ -158,6 +171,10 @@ class Call(Generic[T]):
             self._connection.disconnect()  # the server is to know before its task has its turn
         self._notify_abort()
         return True
+
+    def _is_whole(self) -> bool:
+        """Whether all of it has arrived, though nobody has taken note of that yet."""
+        return self.completed
 
     def _stop(self) -> None:
         """Let it end: in its task, where it has one; if that has not begun yet, it sees it then."""

@@ -99,6 +99,7 @@ class Runtime(Struct, frozen=True):
     Attributes:
         token: the event loop; ``None`` where it is not known yet.
         is_current: whether this code runs in a task of it.
+        is_here: whether this code runs in its thread while it runs, in a task or in a callback.
         clock: what its deadlines are on; may be asked in its callbacks, too.
         new_event: makes an event.
         new_waiter: makes what one task can wait for, once.
@@ -107,6 +108,7 @@ class Runtime(Struct, frozen=True):
 
     token: EventLoopToken | None
     is_current: Callable[[], bool]
+    is_here: Callable[[], bool]
     clock: Callable[[], float]
     new_event: Callable[[], Event]
     new_waiter: Callable[[], Waiter]
@@ -120,6 +122,7 @@ class Runtime(Struct, frozen=True):
         return cls(
             token,
             _asker(token),
+            _place_asker(token),
             _clock(token),
             _event_maker(token),
             _waiter_maker(token),
@@ -151,6 +154,7 @@ class _EventWaiter:
 UNOPENED = Runtime(
     None,
     lambda: False,
+    lambda: True,
     lambda: anyio.current_time(),  # noqa: PLW0108 - see above
     lambda: anyio.Event(),  # noqa: PLW0108
     lambda: _EventWaiter(anyio.Event),
@@ -184,6 +188,20 @@ def _asker(token: EventLoopToken) -> Callable[[], bool]:
     def in_asyncio() -> bool:
         try:  # it may run trio as its guest, whose tasks are none of its own
             return get_running_loop() is native and current_task(native) is not None
+        except RuntimeError:
+            return False
+
+    return in_asyncio
+
+
+def _place_asker(token: EventLoopToken) -> Callable[[], bool]:
+    if is_trio(token):
+        return _asker(token)  # true in callbacks, too
+    from asyncio import get_running_loop  # noqa: PLC0415
+
+    def in_asyncio() -> bool:
+        try:
+            return get_running_loop() is token.native_token
         except RuntimeError:
             return False
 

@@ -164,6 +164,11 @@ class ClientWorker(Worker):
     def _resources(self) -> AbstractAsyncContextManager[object]:
         return self.client
 
+    async def _end_calls(self) -> None:
+        # First, and not by cancelling their tasks alone: it is the client that ends them.
+        self.client.abort("client closed")
+        await super()._end_calls()
+
 
 class ClientBridge(WorkerOwner[ClientWorker], Bridge):
     """A client's own part: its event loop."""

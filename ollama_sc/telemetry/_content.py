@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import msgspec
 
 from ollama_sc._http.messages import Request
+from ollama_sc._wire_object import WireObject
 
 from ._asked import body_of
 
@@ -57,15 +58,22 @@ def _of_fields(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_reply(reply: Any) -> dict[str, Any]:
-    """The message of a reply, or as much of it as has arrived."""
-    if hasattr(reply, "message"):
-        message = reply.message.to_dict()
-    elif hasattr(reply, "response"):
-        message = {"content": reply.response, "thinking": reply.thinking}
-    else:
+    """The message of a reply, typed or as plain JSON, or as much of it as has arrived."""
+    if not isinstance(reply, dict | WireObject):
         return {}
-    written = _message({"role": "assistant"} | message)
-    written["finish_reason"] = reply.done_reason or ""
+    get = cast("Callable[[str], Any]", reply.get)  # pyright: ignore[reportUnknownMemberType]
+    message = get("message")
+    if message is None and get("response") is not None:
+        message = {"content": get("response"), "thinking": get("thinking")}
+    if isinstance(message, WireObject):
+        message = message.to_dict()
+    if not isinstance(message, dict):
+        return {}
+    try:
+        written = _message({"role": "assistant"} | cast("dict[str, Any]", message))
+    except (AttributeError, TypeError):  # plain JSON that nobody has checked
+        return {}
+    written["finish_reason"] = get("done_reason") or ""
     return {"gen_ai.output.messages": as_json([written])}
 
 
@@ -76,7 +84,8 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
     if message.get("thinking"):
         parts.append({"type": "reasoning", "content": message["thinking"]})
     if role == "tool":
-        parts.append({"type": "tool_call_response", "response": content or ""})
+        which = {"id": message["tool_call_id"]} if message.get("tool_call_id") else {}
+        parts.append({"type": "tool_call_response"} | which | {"response": content or ""})
     elif content:
         parts.append({"type": "text", "content": content})
     parts += [{"type": "blob", "modality": "image"} for _ in message.get("images") or ()]

@@ -133,11 +133,11 @@ class _Request:
     def _record(self, seconds: float, failed: BaseException | None, reply: Any) -> None:
         instruments = self._telemetry.instruments
         attributes = dict(self._what.common)
-        if model := _field(reply, "model"):
+        if model := _text(reply, "model"):
             attributes["gen_ai.response.model"] = model
         tokens = {
-            "input": _field(reply, "prompt_eval_count"),
-            "output": _field(reply, "eval_count"),
+            "input": _number(reply, "prompt_eval_count"),
+            "output": _number(reply, "eval_count"),
         }
         for kind, number in tokens.items():
             if number is not None:
@@ -160,12 +160,12 @@ class _Request:
                 "ollama_sc.time_to_connection": self._connected,
                 "ollama_sc.time_to_sent": self._sent,
                 "gen_ai.response.time_to_first_chunk": self._first,
-                "gen_ai.response.model": _field(reply, "model") or None,
-                "gen_ai.usage.input_tokens": _field(reply, "prompt_eval_count"),
-                "gen_ai.usage.output_tokens": _field(reply, "eval_count"),
+                "gen_ai.response.model": _text(reply, "model"),
+                "gen_ai.usage.input_tokens": _number(reply, "prompt_eval_count"),
+                "gen_ai.usage.output_tokens": _number(reply, "eval_count"),
                 "ollama_sc.load_duration": _load_seconds(reply),
             }
-            if reason := _field(reply, "done_reason"):
+            if reason := _text(reply, "done_reason"):
                 found["gen_ai.response.finish_reasons"] = [reason]
             span.set_attributes({key: value for key, value in found.items() if value is not None})
             if self._telemetry.content and reply is not None:
@@ -234,9 +234,20 @@ def _field(reply: Any, name: str) -> Any:
     return getattr(reply, name, None)
 
 
+def _text(reply: Any, name: str) -> str | None:
+    """A field that is a text, and not an empty one: plain JSON can hold anything."""
+    value = _field(reply, name)
+    return value if isinstance(value, str) and value else None
+
+
+def _number(reply: Any, name: str) -> int | None:
+    value = _field(reply, name)
+    return value if type(value) is int and value >= 0 else None
+
+
 def _load_seconds(reply: Any) -> float | None:
-    nanoseconds = _field(reply, "load_duration")
-    return nanoseconds / 1e9 if isinstance(nanoseconds, int) else None
+    nanoseconds = _number(reply, "load_duration")
+    return None if nanoseconds is None else nanoseconds / 1e9
 
 
 def _fail(span: Span, error: BaseException) -> None:

@@ -59,12 +59,12 @@ class CassetteWriter:
         self._started += 1
         return self._started
 
-    def add(self, number: int, request: RecordedRequest, raw: bytes) -> str:
-        """Keep a response; returns its name."""
+    def add(self, number: int, request: RecordedRequest, raw: bytes) -> tuple[str, str]:
+        """Keep a response; returns what was asked for, masked, and the response's name."""
         target = request.path + (f"?{request.query}" if request.query else "")
         secrets = self._secrets + secrets_of(request.headers, target, request.body)
         path = mask(target.encode(), secrets).decode()
-        slug = re.sub(r"[^a-z0-9]+", "-", request.path.lower()).strip("-")[:40]
+        slug = re.sub(r"[^a-z0-9]+", "-", path.partition("?")[0].lower()).strip("-")[:40]
         name = f"{number:04d}-{request.method.lower()}-{slug}".rstrip("-")
         entry = {
             "name": name,
@@ -78,7 +78,7 @@ class CassetteWriter:
         self._seen.update(secret for secret in secrets if len(secret) >= _KNOWN_AGAIN)
         self._write(f"{name}.http", mask_reply(raw, [*secrets, *self._seen.difference(secrets)]))
         self._write(_INDEX, self._index_bytes())
-        return name
+        return path, name
 
     def _index_bytes(self) -> bytes:
         return json.dumps(self._index, indent=1, ensure_ascii=False).encode() + b"\n"
@@ -95,9 +95,15 @@ def _body(data: bytes, secrets: list[bytes]) -> Any:
     if not data:
         return None
     try:
-        return json.loads(mask(data, secrets))
+        return json.loads(mask(data, secrets), parse_float=_number)
     except ValueError:
         return f"<{len(data)} bytes>"
+
+
+def _number(text: str) -> float:
+    """A number of JSON, in which `0.0` and `0` are the same."""
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) < 2**53 else value
 
 
 # -- replaying -----------------------------------------------------------------------------------
@@ -121,7 +127,7 @@ class Cassette:
         self._folder = Path(folder)
         self._replies: dict[tuple[str, str, str], deque[Reply]] = {}
         try:
-            index = json.loads((self._folder / _INDEX).read_bytes())
+            index = json.loads((self._folder / _INDEX).read_bytes(), parse_float=_number)
             for entry in index["responses"]:
                 file = self._folder / f"{entry['name']}.http"
                 if file.is_file():

@@ -123,6 +123,7 @@ class FakeOllama:
         self._thread: ExitStack | None = None
         self._portal: BlockingPortal | None = None
         self._loop: object = None
+        self._running = False
 
     @classmethod
     def replay(cls, cassette: str | os.PathLike[str], **options: Any) -> Self:
@@ -147,13 +148,20 @@ class FakeOllama:
 
     def __repr__(self) -> str:
         return (
-            f"<FakeOllama {self.url} requests={len(self.requests)} "
-            f"open_connections={self.open_connections}>"
+            f"<FakeOllama {self.url if self.port else 'without a port'} "
+            f"requests={len(self.requests)} open_connections={self.open_connections}>"
         )
 
     @property
     def url(self) -> str:
-        """The base URL, such as ``http://127.0.0.1:40123``."""
+        """The base URL, such as ``http://127.0.0.1:40123``.
+
+        Raises:
+            RuntimeError: it has none before it runs, unless a port was given.
+
+        """
+        if not self.port:
+            raise RuntimeError("this fake has no port yet: use `with` or `async with`")
         scheme = "https" if self._ssl_context is not None else "http"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}://{host}:{self.port}"
@@ -205,11 +213,21 @@ class FakeOllama:
 
         What CORS decides on before any endpoint uses none of them up: a browser's preflight, and a
         request of a page whose origin is refused.
+
+        Raises:
+            ValueError: it is no path such as ``/api/chat``, so that no request would match it.
+            TypeError: one of them is no `Reply`.
+
         """
+        _check_script(path, replies)
         self._serving.scripts.setdefault(path, deque()).extend(replies)
 
     def always(self, path: str, reply: Reply | None) -> None:
-        """Reply to each further request to a path with this reply; None removes it."""
+        """Reply to each further request to a path with this reply; None removes it.
+
+        Raises as `script` does.
+        """
+        _check_script(path, () if reply is None else (reply,))
         if reply is None:
             self._serving.always.pop(path, None)
         else:
@@ -285,6 +303,8 @@ class FakeOllama:
     # -- lifetime ------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        if self._running:
+            raise RuntimeError("this fake is running already")
         listener = Listener(self._serving, self.host, self.port, self._ssl_context)
         self._listener = await listener.__aenter__()
         self.port = listener.port
@@ -292,6 +312,7 @@ class FakeOllama:
         self._serving.ollama.loopback = address.startswith("127.") or address == "::1"
         self._loop = running_loop()
         self._serving.open()
+        self._running = True
         return self
 
     async def __aexit__(
@@ -304,6 +325,7 @@ class FakeOllama:
         try:
             suppressed = await self._listener.__aexit__(exc_type, exc, traceback)
         finally:
+            self._running = False
             self._serving.close()
         if exc is None and self._serving.crashes:
             raise self._serving.crashes[0]
@@ -329,6 +351,15 @@ class FakeOllama:
             thread.__exit__(exc_type, exc, traceback)
         finally:
             self._portal = None
+
+
+def _check_script(path: str, replies: Sequence[object]) -> None:
+    """Raise where no request could draw these replies."""
+    if not path.startswith("/") or "?" in path:
+        raise ValueError(f"a path begins with a slash and has no query, not {path!r}")
+    for reply in replies:
+        if not isinstance(reply, Reply):
+            raise TypeError(f"a scripted reply must be a Reply, not {reply!r}")
 
 
 MOCK_CLOCK = (

@@ -21,6 +21,13 @@ _NUMBER = re.compile(r"-?\d[\d.eE+-]*")
 # In addresses and forms; Go writes the ampersand as \u0026.
 _PARAMETER = re.compile(rf"(?:[?&;]|\\u0026|^)(?:{_NAME}|{_VAGUE})=([^&;\"'\\\s]+)", re.IGNORECASE)
 _BEARER = re.compile(r"\b(?:Bearer|Basic)\s+(?!\w+=\\?\")([A-Za-z0-9_.~+/-]{6,}=*)", re.IGNORECASE)
+# In prose and in JSON within a text: `export API_KEY=...`, `X-Api-Key: ...`, `\"api_key\": \"...`.
+# A word is a value of such a name where it looks like one: long, and with a digit.
+_ASSIGNED = re.compile(
+    rf"(?<![\w.-]){_NAME}(?:\\?[\"'])?\s*[:=]\s*(?:\\?[\"'])?"
+    r"(?=[A-Za-z_.~+/-]*\d)([A-Za-z0-9_.~+/-]{12,}=*)",
+    re.IGNORECASE,
+)
 _USERINFO = re.compile(r"://([^/\s\"'@?#]+)@")
 _HEADER = re.compile(r".*(key|token|secret|auth|passw|session|cookie|signature|credential)")
 _SHOWN_HEADERS = {"www-authenticate", "proxy-authenticate"}
@@ -43,7 +50,7 @@ def mask(data: bytes, secrets: Iterable[bytes] = ()) -> bytes:
 
 def _places(text: str) -> Iterator[tuple[int, int]]:
     """Where the keys and tokens are that can be told by what stands before them."""
-    for pattern in (_PARAMETER, _BEARER, _USERINFO):
+    for pattern in (_PARAMETER, _BEARER, _ASSIGNED, _USERINFO):
         for found in pattern.finditer(text):
             yield found.span(1)
     at = 0

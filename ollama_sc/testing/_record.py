@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import NamedTuple, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import anyio
 import anyio.abc
@@ -16,7 +16,6 @@ from ollama_sc.testing._cassette import CassetteWriter
 from ollama_sc.testing._http.listener import Listener
 from ollama_sc.testing._http.llhttp import httptools
 from ollama_sc.testing._http.request import RecordedRequest, Recording
-from ollama_sc.testing._masking import mask
 from ollama_sc.testing._replies import Message, Reply, json_message
 
 _REPLY = Reply()
@@ -46,17 +45,20 @@ class Upstream(NamedTuple):
             ValueError: It is no address of http or https.
 
         """
-        url = urlsplit(text if "://" in text else f"http://{text}")
-        if url.scheme not in _PORTS or not url.hostname:
-            raise ValueError(f"the upstream must be an address of http or https, not {text!r}")
-        port = url.port or (11434 if "://" not in text else _PORTS[url.scheme])
+        found = _address(text)
+        if found is None:
+            # Without the text, and without what urlsplit says of it: a password can be in both.
+            raise ValueError(
+                "the upstream must be an address of http or https, such as http://box-1:11434"
+            )
+        url, host, port = found
         user = ""
         if url.username is not None:
             import base64  # noqa: PLC0415 - rarely needed
 
             plain = f"{unquote(url.username)}:{unquote(url.password or '')}"
             user = "Basic " + base64.b64encode(plain.encode()).decode()
-        return cls(url.scheme, url.hostname, port, url.path.rstrip("/"), user)
+        return cls(url.scheme, host, port, url.path.rstrip("/"), user)
 
     @property
     def name(self) -> str:
@@ -92,6 +94,17 @@ class Upstream(NamedTuple):
         if request.body or request.method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
             lines.append(f"Content-Length: {len(request.body)}")
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + request.body
+
+
+def _address(text: str) -> tuple[SplitResult, str, int] | None:
+    try:
+        url = urlsplit(text if "://" in text else f"http://{text}")
+        port = url.port or 0
+    except ValueError:
+        return None
+    if url.scheme not in _PORTS or not url.hostname:
+        return None
+    return url, url.hostname, port or (_PORTS[url.scheme] if "://" in text else 11434)
 
 
 class Recorder:
@@ -259,8 +272,7 @@ class _Forwarded:
         raw, self._raw = bytes(self._raw), bytearray()
         self._taken = 0
         if raw or self._refused:
-            name = self._recorder.writer.add(self._number, self._request, raw)
-            path = mask(self._request.path.encode()).decode()
+            path, name = self._recorder.writer.add(self._number, self._request, raw)
             print(f"{self._request.method} {path} -> {name}", file=sys.stderr)  # noqa: T201
         await anyio.aclose_forcefully(self._stream)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import socket
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.from_thread
+import anyio.to_thread
 import pytest
 import sniffio
 
-from ollama_sc import AbortError, AsyncClient, Timeouts
+from ollama_sc import AbortError, AsyncClient, ClientClosedError, Timeouts
 from ollama_sc.testing import FakeOllama, Reply
 from tests.calls.support import chat, running_tasks
 from tests.support import MESSAGES, Outcome, exhaust, is_quiet, raw_server, until
@@ -287,6 +291,55 @@ async def test_abort_returns_the_number_and_leaves_the_client_usable(slow: FakeO
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])  # asyncio's debug mode is slow
+async def test_an_abort_from_elsewhere_is_refused(slow: FakeOllama) -> None:
+    """In another thread it says so and ends nothing, in no phase; afterwards the loop can end it all."""
+
+    def elsewhere() -> str:
+        with pytest.raises(ClientClosedError, match="from_thread") as caught:
+            client.abort("from a thread")
+        with pytest.raises(ClientClosedError, match="from_thread"):
+            stream.abort("from a thread")
+        return str(caught.value)
+
+    async with AsyncClient(slow.url, max_in_flight=1) as client:
+        async with await client.chat("llama3.2", MESSAGES, stream=True) as stream:
+            async with anyio.create_task_group() as tasks:
+                ended = Outcome(tasks, client.version)
+                await until(lambda: client.statistics().waiting == 1)
+                assert "outside of the event loop" in await anyio.to_thread.run_sync(elsewhere)
+                await anext(stream)
+                in_loop = functools.partial(anyio.from_thread.run_sync, client.abort, "enough")
+                assert await anyio.to_thread.run_sync(in_loop) == 2
+            assert isinstance(ended.error, AbortError)
+            with pytest.raises(AbortError, match="enough"):
+                await anext(stream)
+        assert is_quiet(client)
+    assert await anyio.to_thread.run_sync(client.abort) == 0  # there is nothing to end
+
+
+def test_an_abort_between_two_runs_of_the_loop() -> None:
+    """Where the loop stands still, as between the cells of some shells, it is refused as well."""
+    with FakeOllama() as fake:
+        fake.always("/api/generate", Reply.silence())
+        loop = asyncio.new_event_loop()
+        try:
+            client = loop.run_until_complete(AsyncClient(fake.url).open())
+            task = loop.create_task(client.generate("llama3.2", "Hi"))
+            loop.run_until_complete(fake.wait_for_requests(1))
+            with pytest.raises(ClientClosedError, match="outside of the event loop"):
+                client.abort("too early")
+
+            async def abort() -> int:
+                return client.abort("now")
+
+            assert loop.run_until_complete(abort()) == 1
+            with pytest.raises(AbortError, match="now"):
+                loop.run_until_complete(task)
+            loop.run_until_complete(client.aclose())
+        finally:
+            loop.close()
+
+
 async def test_500_live_streams_aborted(anyio_backend: Any) -> None:
     """The server sees 500 streams close, and no task, connection or registry entry is left."""
     count = 500

@@ -306,6 +306,23 @@ async def test_odd_replies_pass(tmp_path: Path, raw: bytes) -> None:
                 assert await outcome(fake.url) == plain
 
 
+@pytest.mark.anyio
+async def test_numbers_are_compared_by_their_values(tmp_path: Path) -> None:
+    """A temperature of 0 is one of 0.0, in either direction; 0.5 is another one."""
+    writer = CassetteWriter(tmp_path / "c", "a server")
+    reply = b'{"model": "m", "response": "yes", "done": true}'
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(reply)
+    for prompt, recorded in (("a", b"0.0"), ("b", b"2e0"), ("c", b"3")):
+        body = b'{"model": "m", "prompt": "%b", "options": {"temperature": %b}, "stream": false}'
+        request = Request("POST", "/api/generate", body % (prompt.encode(), recorded))
+        writer.add(writer.start(), request, head + reply)
+    async with FakeOllama.replay(tmp_path / "c") as fake, AsyncClient(fake.url) as client:
+        for prompt, asked in (("a", 0), ("a", 0.0), ("b", 2), ("c", 3.0)):
+            await client.generate("m", prompt, options={"temperature": asked})
+        with pytest.raises(ResponseError, match="differs in options"):
+            await client.generate("m", "a", options={"temperature": 0.5})
+
+
 def test_folders_that_are_no_cassettes(tmp_path: Path) -> None:
     """Errors that name the folder, before anything listens."""
     for content in (None, "", "[]", "{}", '{"responses": [{}]}', '{"responses": 1}'):
@@ -315,8 +332,34 @@ def test_folders_that_are_no_cassettes(tmp_path: Path) -> None:
             FakeOllama.replay(tmp_path)
     with pytest.raises(CassetteError, match="already"):
         CassetteWriter(tmp_path, "a server")
-    with pytest.raises(ValueError, match="http"):
-        Upstream.parse("ftp://x")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ftp://me:hunter2@box", "ftp://me:hunter2@box:21", "http://me:hunter2#3@box", "http://me:hun:ter2@box:port",
+        "me:hunter2@box:1:2", "http://me:hunter2@", "http://[::1", "http://box:99999", "",
+    ],
+)  # fmt: skip
+def test_an_upstream_that_cannot_be_right(text: str) -> None:
+    """Said in words of ours, that show nothing of a password."""
+    with pytest.raises(ValueError, match="address of http") as caught:
+        Upstream.parse(text)
+    assert "hun" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.anyio
+async def test_a_secret_in_a_path(fake: FakeOllama, tmp_path: Path, capfd: Any) -> None:
+    """Neither the names of the files nor what the recorder prints have it."""
+    async with recording_of(fake.url, tmp_path / "c") as proxy:
+        async with AsyncClient(proxy, api_key="k9-abcdefgh") as client:
+            with pytest.raises(ResponseError):
+                await client.request("GET", "/bot-k9-abcdefgh/api/version")
+    names = "".join(path.name for path in (tmp_path / "c").iterdir())
+    assert "k9-abcdefgh" not in names + capfd.readouterr().err
+    assert b"k9-abcdefgh" not in stored(tmp_path / "c")
 
 
 def test_the_repositorys_own_recordings_are_a_cassette() -> None:
@@ -402,6 +445,7 @@ async def test_no_secret_is_kept(tmp_path: Path) -> None:
         b'{"message":{"content":"the key = 7 and a token: x"},"prompt_eval_count":3}',
         b'{"model":"monkey:latest","digest":"sha256:0123456789abcdef0123456789abcdef"}',
         b"POST /api/chat?stream=true&keyword=abc",
+        b'{"message":{"content":"The password: an unbelievable word. The secret=nothing"}}',
     ],
 )
 def test_what_is_no_secret_stays(plain: bytes) -> None:
@@ -424,6 +468,12 @@ def test_what_is_no_secret_stays(plain: bytes) -> None:
         (b"Authorization: Bearer abcdefgh", b"Authorization: Bearer xxxxxxxx"),
         (b"http://ann:pass@host/", b"http://xxxxxxxx@host/"),
         (b"/connect?name=a&key=xyz", b"/connect?name=a&key=xxx"),
+        (b"export MY_API_KEY=sk-123456789", b"export MY_API_KEY=xxxxxxxxxxxx"),
+        (b"curl -H 'X-Api-Key: sk-123456789'", b"curl -H 'X-Api-Key: xxxxxxxxxxxx'"),
+        (
+            b'{"error": "{\\"password\\":\\"hunter-2-hunter\\"}"}',
+            b'{"error": "{\\"password\\":\\"xxxxxxxxxxxxxxx\\"}"}',
+        ),
     ],
 )
 def test_where_secrets_are(data: bytes, masked: bytes) -> None:

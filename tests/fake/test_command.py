@@ -11,6 +11,7 @@ import sys
 import httpx
 import pytest
 
+from tests import forking
 from tests.support import ROOT
 
 COMMAND = [sys.executable, "-W", "error", "-m", "ollama_sc.testing"]
@@ -52,3 +53,25 @@ def test_an_address_in_use(backend):
         )
     assert done.returncode == 1
     assert done.stderr == f"127.0.0.1:{port} is in use; --port 0 takes a free one\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--port", "99999"), "'99999' is not a port"),
+        (("--token-rate", "0"), "above zero"),
+        (("--tokens", "-3"), "1 or more"),
+        (("--parallel", "0"), "1 or more"),
+        (("--dimensions", "many"), "'many' is not a number"),
+        (("--embed-seconds", "nan"), "number of seconds"),
+        (("--models", "bad/../x"), "invalid model name"),
+        (("--host", "203.0.113.9"), "cannot listen at 203.0.113.9:0: "),
+    ],
+)
+def test_wrong_options(words, text):
+    """Each is refused in a line before anything listens, without a traceback."""
+    done = forking.run(["-m", "ollama_sc.testing", *words])
+    assert done.returncode in (1, 2)
+    assert not done.stdout
+    assert text in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

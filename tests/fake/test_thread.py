@@ -102,6 +102,33 @@ def test_it_can_be_used_again() -> None:
     assert len(fake.requests) == 2
 
 
+def test_one_that_runs_does_not_start_again() -> None:
+    """It says so, and goes on; one that has not started has no address yet."""
+    fake = FakeOllama()
+    assert "without a port" in repr(fake)
+    with pytest.raises(RuntimeError, match="with"):
+        fake.url  # noqa: B018
+    with fake:
+        with pytest.raises(RuntimeError, match="running already"), fake:
+            pass
+        ask(fake)
+
+
+def test_scripts_that_nothing_could_draw() -> None:
+    """A path that no request has and a reply that is none are refused where they are given."""
+    fake = FakeOllama()
+    for path in ("api/chat", "http://127.0.0.1/api/chat", "/api/chat?x=1", ""):
+        with pytest.raises(ValueError, match="slash"):
+            fake.script(path, Reply.busy())
+        with pytest.raises(ValueError, match="slash"):
+            fake.always(path, None)
+    for reply in ({"error": "no"}, "no", 503, None):
+        with pytest.raises(TypeError, match="must be a Reply"):
+            fake.script("/api/chat", Reply.busy(), reply)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="must be a Reply"):
+        fake.always("/api/chat", "no")  # type: ignore[arg-type]
+
+
 def test_call_needs_the_thread() -> None:
     """Before it runs there is none, and the error says what has one."""
     with pytest.raises(RuntimeError, match="with FakeOllama"):

@@ -347,12 +347,16 @@ async def test_a_call_that_never_runs_is_closed(fake: FakeOllama) -> None:
     assert not fake.requests
 
 
-async def test_what_was_awaited_is_refused(fake: FakeOllama) -> None:
-    """The error says what to leave out."""
+async def test_what_is_no_call_is_refused(fake: FakeOllama) -> None:
+    """A stream that was awaited already, a job, nothing: the error says which it is."""
     async with AsyncClient(fake.url) as client:
-        async with await client.chat("llama3.2", MESSAGES, stream=True) as stream:
-            with pytest.raises(TypeError, match="await"):
-                stream_response(stream)  # type: ignore
+        async with await client.generate("llama3.2", "Hi", stream=True) as stream:
+            with pytest.raises(TypeError, match="leave out the `await`"):
+                stream_response(stream)  # type: ignore[arg-type]
+        for other in (None, client.embed_many("nomic-embed-text", ["a"]), "text"):
+            with pytest.raises(TypeError, match="stream=True.*: not "):
+                stream_response(other)  # type: ignore[arg-type]
+        assert is_quiet(client)
         response = stream_response(client.chat("llama3.2", MESSAGES, stream=True))
         await Browser().gets(response)
         with pytest.raises(RuntimeError, match="already"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from typing import Any
 
 import anyio
@@ -13,6 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from ollama_sc import (
     AbortError,
     AsyncClient,
+    Client,
     ClientClosedError,
     ConnectError,
     IncompleteStreamError,
@@ -395,7 +397,7 @@ async def test_content_by_the_opt_in_alone(
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "The weather?"},
         {"role": "assistant", "content": "", "tool_calls": [{"function": call}]},
-        {"role": "tool", "content": "Sunny.", "tool_name": "get_weather"},
+        {"role": "tool", "content": "Sunny.", "tool_name": "get_weather", "tool_call_id": "c1"},
     ]
     for setting in ("", "true", "SPAN_ONLY", "false"):
         recorded.exporter.clear()
@@ -413,11 +415,60 @@ async def test_content_by_the_opt_in_alone(
             sent = recorded.span.attributes["gen_ai.input.messages"]
             assert '{"role": "system", "parts": [{"type": "text", "content": "Be brief."}]}' in sent
             assert '"arguments": {"city": "Paris"}' in sent
-            assert '{"type": "tool_call_response", "response": "Sunny."}' in sent
+            assert '{"type": "tool_call_response", "id": "c1", "response": "Sunny."}' in sent
             assert recorded.span.attributes["gen_ai.output.messages"] == (
                 '[{"role": "assistant", "parts": [{"type": "text", "content": "It is sunny."}], '
                 '"finish_reason": "stop"}]'
             )
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_blocking_client_that_is_closed(recorded: Recorded, backend: Any) -> None:
+    """What it ends in another thread was aborted, as by every client's end."""
+    failures: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            client.chat("llama3.2", MESSAGES)
+        except AbortError as error:
+            failures.append(error)
+
+    with FakeOllama() as fake:
+        fake.always("/api/chat", Reply.silence())
+        with Client(fake.url, backend=backend) as client:
+            thread = threading.Thread(target=ask)
+            thread.start()
+            fake.call(fake.wait_for_requests, 1)
+        thread.join(30)
+    assert [str(failure) for failure in failures] == ["the client was closed"]
+    ended(recorded, "aborted")
+
+
+@pytest.mark.parametrize(
+    ("path", "reply"),
+    [
+        ("/api/chat", {"message": {"role": "assistant", "content": "Yes."}, "done": True}),
+        ("/api/generate", {"response": "Yes.", "done": True, "done_reason": "stop"}),
+        ("/api/chat", {"message": "odd", "done": True}),
+        ("/api/chat", {"message": {"images": 1}, "model": {}, "done_reason": [1]}),
+        ("/api/chat", {"eval_count": [1], "prompt_eval_count": -1, "load_duration": "long"}),
+        ("/api/chat", {"done": True}),
+        ("/api/embed", {"embeddings": [[1.0]]}),
+    ],
+)
+async def test_content_of_plain_json(
+    fake: FakeOllama, recorded: Recorded, path: str, reply: dict[str, Any]
+) -> None:
+    """What `request` brings untyped is told like the rest, and odd replies harm nobody."""
+    recorded.enable(content=True)
+    fake.script(path, Reply.json(reply))
+    async with AsyncClient(fake.url) as client:
+        body = {"model": "llama3.2", "messages": [{"role": "user", "content": "Hi"}]}
+        assert await client.request("POST", path, json=body) == reply
+    span = ended(recorded, "complete")
+    assert "gen_ai.client.operation.duration" in recorded.metrics()
+    told = span.attributes.get("gen_ai.output.messages", "")
+    assert ("Yes." in told) is ("Yes." in str(reply))
 
 
 async def test_a_run_of_tools(fake: FakeOllama, recorded: Recorded) -> None:
