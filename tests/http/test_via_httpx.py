@@ -147,6 +147,26 @@ async def test_a_proxy_for_https(anyio_backend: Any) -> None:
                     await client.version()
 
 
+async def test_no_tunnel_is_kept_whose_handshake_failed(anyio_backend: Any) -> None:
+    """Nor counted: what is behind it is not who it should be, or is no TLS at all."""
+
+    async def liar(peer: Peer) -> None:
+        assert await peer.request()
+        await peer.send(b"HTTP/1.1 200 Connected\r\n\r\n")
+        await peer.stream.receive()
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await peer.gone()
+
+    async with FakeOllama(ssl_context=server_context()) as fake, serving(proxy) as honest:
+        async with serving(liar) as lying, AsyncClient(fake.url, proxy=honest.url) as client:
+            other = AsyncClient("https://far.invalid", proxy=lying.url, verify=client_context())
+            async with other:
+                for one in (client, other):
+                    with pytest.raises(ConnectError):
+                        await one.version()
+                    assert one.statistics().open == 0
+
+
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
 async def test_the_environments_proxy(
     anyio_backend: Any, name: str, monkeypatch: pytest.MonkeyPatch
