@@ -343,13 +343,13 @@ class Exchange:
             raise ProtocolError(text, request=self._request.label)
         from .inflate import Inflater  # noqa: PLC0415 - few proxies do
 
-        return Inflater()
+        return Inflater(coding)
 
     def _map_exception(self, error: Exception) -> OllamaError:
         label = self._request.label
         text = masked(reason(error))
         way = self._sender.way
-        base = self._sender.base + way
+        base = self._base_of(error) + way
         if isinstance(error, httpx.ConnectTimeout):
             return self._call.timed_out("connect")
         if isinstance(error, httpx.TimeoutException):
@@ -371,6 +371,17 @@ class Exchange:
         ):
             return RequestError(f"cannot be sent ({text})", request=label)
         return ConnectError(f"the connection to {base} broke ({text})", request=label)
+
+    def _base_of(self, error: Exception) -> str:
+        """Whom an error is about: another server where httpx has followed a redirect there."""
+        base = self._sender.base
+        asked: httpx.Request | None = getattr(error, "_request", None)
+        if asked is None:
+            return base
+        here, there = httpx.URL(base), asked.url
+        if (here.scheme, here.host, here.port) == (there.scheme, there.host, there.port):
+            return base
+        return f"{there.scheme}://{there.netloc.decode('ascii', 'replace')}"
 
 
 def _is_disconnect(text: str) -> bool:

@@ -47,6 +47,32 @@ async def test_follow_redirects(anyio_backend: Any, status: int) -> None:
         assert len(server.peers) == 2
 
 
+@pytest.mark.parametrize("broken", [False, True])
+async def test_an_error_behind_a_redirect_names_whom_it_is_about(
+    anyio_backend: Any, broken: bool
+) -> None:
+    """Not the server that redirects, which was there; and no password."""
+
+    async def there(peer: Peer) -> None:
+        await peer.request()
+
+    async def here(peer: Peer) -> None:
+        while (asked := await peer.request()) is not None:
+            place = target.replace("//", "//ann:secret@") + asked.target
+            await peer.send(ok(b"moved", b"Location: " + place.encode(), status=b"307 Moved"))
+
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        target = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    async with serving(there) as other, serving(here) as server:
+        target = other.url if broken else target
+        async with AsyncClient(server.url, follow_redirects=True) as client:
+            with pytest.raises(ConnectError) as caught:
+                await client.version()
+    assert target in str(caught.value)
+    assert server.url not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 class Counting(httpx.AsyncBaseTransport):
     """A transport of the user's that notes what goes through it."""
 
