@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -47,6 +48,8 @@ _PLACE = (
     r"(?i)\b(?:paths?|routes?|ur[il]|endpoints?|pages?|method|handler)\b"
     r"|\bcannot (?:get|post|put|delete)\b"
     r"|^\W*(?:404\W*)?(?:(?:the )?(?:requested )?(?:file|resource) )?(?:was )?not found\W*$"
+    r"|^\W*(?:404\W*)?(?:the |no such )?(?:requested )?(?:resource|service|function|operation|app"
+    r"lication|api)(?: (?:was not|could not be|cannot be|not) found| does(?: not|n't) exist)?\W*$"
 )
 _WORDS_OF_PLACES = (
     r"(?i)path|route|url|uri|endpoint|page|method|handler|file|resource|requested|the|was|not"
@@ -93,6 +96,7 @@ def error_in(body: bytes) -> dict[str, Any] | None:
 
     ``None`` where a body is anything else.
     """
+    body = body.removeprefix(BOM_UTF8)
     try:
         found = _error_decoder.decode(body)
     except msgspec.ValidationError:
