@@ -134,11 +134,19 @@ def test_what_is_like_nothing_is_not_guessed(call: str, keyword: str) -> None:
     assert "did you mean" not in wrong(CALLS[call], **{keyword: 1})
 
 
-@pytest.mark.parametrize("host", ["http:/box", "https:/box:11434", "http//box", "HTTPS//box/x"])
+@pytest.mark.parametrize(
+    "host", ["http:/box", "https:/box:11434", "http//box", "HTTPS//box/x", "http://https://box"]
+)
 def test_a_slip_in_the_scheme(host: str) -> None:
     """It is no user before the host."""
     with pytest.raises(RequestError, match="a scheme ends in ://"):
         AsyncClient(host)
+
+
+def test_a_host_without_the_scheme_before_its_slashes() -> None:
+    """It is no prefix on this machine."""
+    with pytest.raises(RequestError, match="write http://host|as in http://host"):
+        AsyncClient("//box")
 
 
 @pytest.mark.parametrize("timeout", [(5, 5), timedelta(seconds=5), "5", {}])
