@@ -23,7 +23,7 @@ from ollama_sc._errors import (
     RequestTimeout,
     ResponseError,
 )
-from ollama_sc._replies.errors import error_in, error_reply
+from ollama_sc._replies.errors import error_in, error_reply, printable
 from ollama_sc._replies.ndjson import protocol_error
 
 from .connection import UnreadableError, reason
@@ -347,7 +347,7 @@ class Exchange:
 
     def _map_exception(self, error: Exception) -> OllamaError:
         label = self._request.label
-        text = masked(reason(error))
+        text = printable(masked(reason(error)))
         way = self._sender.way
         base = self._base_of(error) + way
         if isinstance(error, httpx.ConnectTimeout):
@@ -363,6 +363,7 @@ class Exchange:
                 request=label,
             )
         if isinstance(error, httpx.RemoteProtocolError) and not _is_disconnect(text):
+            text += f";{way}" if way else ""
             return ProtocolError(f"not a reply of HTTP ({text})", request=label)
         if isinstance(error, (zlib.error, httpx.TooManyRedirects, httpx.StreamError)):
             return ProtocolError(f"not a reply of the API ({text})", request=label)

@@ -234,14 +234,14 @@ def _build(
     if not text:
         text = _phrase(status) if status >= 400 else "an error without a text"
     error = cls(error=_cut(text, _KEPT_LIMIT), status_code=status, request=request)
-    shown = _printable(text)
+    shown = printable(text)
     message = shown if shown.startswith("HTTP ") else f"{shown} (HTTP {status})"
     error.retry_after = _retry_after(headers.get("retry-after"))
     if error.retry_after is not None:
         message += f"; ask again in {error.retry_after:g} s"
     if isinstance(error, AuthorizationError) and signin_url is not None:
         error.signin_url = signin_url
-        message += f"; sign in at {_printable(signin_url)}"
+        message += f"; sign in at {printable(signin_url)}"
     elif (
         isinstance(error, ModelNotFoundError)
         and "pull" not in text
@@ -252,7 +252,7 @@ def _build(
     return error
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The start of a server's text, without what would steer a terminal."""
     cut = _cut(text, _TEXT_LIMIT)
     shown = "".join(

@@ -244,3 +244,35 @@ async def test_verify_goes_with_every_way(anyio_backend: Any) -> None:
                         await client.version()
                     with pytest.raises(OllamaError):
                         await client.create_blob(b"x")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.1 503 \x1b[2J\x9b\r\n\r\n", r"503 \\x1b\[2J"),
+        (b"\x05\x00nonsense\r\n\r\n", r"not a reply of HTTP \(.*through the proxy"),
+        (b"", "without sending a response"),
+        (None, r"broke \(Connection reset by peer\)"),
+    ],
+    ids=["what steers a terminal", "no HTTP", "an end", "a reset"],
+)
+async def test_what_a_proxy_says_instead_of_a_tunnel(
+    anyio_backend: Any, answer: bytes | None, told: str
+) -> None:
+    """It is told in the same words on every event loop, as text, and with the proxy's name."""
+
+    async def handle(peer: Peer) -> None:
+        assert await peer.head()
+        if answer is None:
+            await peer.reset()
+            return
+        await peer.send(answer)
+
+    async with serving(handle) as server:
+        options: Any = {"verify": client_context(), "proxy": server.url}
+        async with AsyncClient("https://far.invalid", **options) as client:
+            with pytest.raises(OllamaError, match=told) as caught:
+                await client.version()
+    text = str(caught.value)
+    assert f"through the proxy {server.url}" in text
+    assert text.isprintable()
