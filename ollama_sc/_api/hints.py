@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from types import FrameType
+from types import CodeType, FrameType
 from typing import get_origin
 
 from ollama_sc.types import Options
@@ -53,7 +53,7 @@ _ELSEWHERE = {
 def unknown_argument(name: str, allowed: type) -> str:
     """What to say of a keyword that a call does not have."""
     fields = allowed.__annotations__
-    call = _call()
+    call, parameters = _call()
     text = f"{call}() got an unexpected keyword argument {name!r}"
     if "options" in fields and name in _MODEL_PARAMETERS:
         return f"{text}: it is a parameter of the model, write options={{{name!r}: ...}}"
@@ -71,11 +71,11 @@ def unknown_argument(name: str, allowed: type) -> str:
         return f"{text}: {advice}"
     from difflib import get_close_matches  # noqa: PLC0415 - for who makes a mistake
 
-    close = get_close_matches(word, fields, 1, _ALIKE)
+    close = get_close_matches(word, [*parameters, *fields], 1, _ALIKE)
     if close:
         return f"{text}: did you mean {close[0]!r}?"
-    parameters = _MODEL_PARAMETERS if "options" in fields else ()
-    close = get_close_matches(word, parameters, 1, _ALIKE)
+    options = _MODEL_PARAMETERS if "options" in fields else ()
+    close = get_close_matches(word, options, 1, _ALIKE)
     if close:
         return f"{text}: did you mean options={{{close[0]!r}: ...}}?"
     if "extra" in fields:
@@ -83,17 +83,25 @@ def unknown_argument(name: str, allowed: type) -> str:
     return text
 
 
-def _call() -> str:
-    """The public method that is being called, from the stack: none of them has to hand it down."""
+def _call() -> tuple[str, list[str]]:
+    """The public method that is being called, and the parameters that it has by itself.
+
+    From the stack: none of them has to hand it down.
+    """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name, owner = frame.f_code.co_name, frame.f_locals.get("self")
         if owner is not None and name == "__init__":
-            return type(owner).__name__
+            return type(owner).__name__, _parameters(frame.f_code)
         if owner is not None and not name.startswith("_"):
-            return name
+            return name, _parameters(frame.f_code)
         frame = frame.f_back
-    return "the call"
+    return "the call", []
+
+
+def _parameters(code: CodeType) -> list[str]:
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return [name for name in names if name != "self" and not name.startswith("_")]
 
 
 def schema_of(given: object) -> str:

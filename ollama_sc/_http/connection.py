@@ -375,7 +375,10 @@ def reason(error: BaseException) -> str:
         if isinstance(found, ssl.SSLCertVerificationError):
             return found.verify_message
         text = (isinstance(found, OSError) and found.strerror) or str(found)
-        if text and not (found.__cause__ and isinstance(found, OSError)):
+        below = found.__cause__ or found.__context__
+        # What httpx repeats of what is below has the words of the event loop.
+        repeats = below is not None and text.endswith(str(below) or "\0")
+        if text and not repeats and not (found.__cause__ and isinstance(found, OSError)):
             return text
-        found = found.__cause__ or found.__context__
+        found = below
     return type(error).__name__

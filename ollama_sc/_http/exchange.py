@@ -23,7 +23,7 @@ from ollama_sc._errors import (
     RequestTimeout,
     ResponseError,
 )
-from ollama_sc._replies.errors import error_in, error_reply
+from ollama_sc._replies.errors import error_in, error_reply, printable
 from ollama_sc._replies.ndjson import protocol_error
 
 from .connection import UnreadableError, reason
@@ -345,13 +345,13 @@ class Exchange:
             raise ProtocolError(text, request=self._request.label)
         from .inflate import Inflater  # noqa: PLC0415 - few proxies do
 
-        return Inflater()
+        return Inflater(coding)
 
     def _map_exception(self, error: Exception) -> OllamaError:
         label = self._request.label
-        text = masked(reason(error))
+        text = printable(masked(reason(error)))
         way = self._sender.way
-        base = self._sender.base + way
+        base = self._base_of(error) + way
         if isinstance(error, httpx.ConnectTimeout):
             return self._call.timed_out("connect")
         if isinstance(error, httpx.TimeoutException):
@@ -365,6 +365,7 @@ class Exchange:
                 request=label,
             )
         if isinstance(error, httpx.RemoteProtocolError) and not _is_disconnect(text):
+            text += f";{way}" if way else ""
             return ProtocolError(f"not a reply of HTTP ({text})", request=label)
         if isinstance(error, (zlib.error, httpx.TooManyRedirects, httpx.StreamError)):
             return ProtocolError(f"not a reply of the API ({text})", request=label)
@@ -373,6 +374,17 @@ class Exchange:
         ):
             return RequestError(f"cannot be sent ({text})", request=label)
         return ConnectError(f"the connection to {base} broke ({text})", request=label)
+
+    def _base_of(self, error: Exception) -> str:
+        """Whom an error is about: another server where httpx has followed a redirect there."""
+        base = self._sender.base
+        asked: httpx.Request | None = getattr(error, "_request", None)
+        if asked is None:
+            return base
+        here, there = httpx.URL(base), asked.url
+        if (here.scheme, here.host, here.port) == (there.scheme, there.host, there.port):
+            return base
+        return f"{there.scheme}://{there.netloc.decode('ascii', 'replace')}"
 
 
 def _is_disconnect(text: str) -> bool:

@@ -113,8 +113,10 @@ def _parse(text: str) -> Host:
     port = port or _SCHEMES[scheme]
     if "@" in prefix:
         raise _UnusableError("a host has its user before it: write http://user:password@host")
-    if not given and name in _SCHEMES and "/" in rest:
+    if name in _SCHEMES and "/" in rest and (not given or address.endswith(":")):
         raise _UnusableError(f"a scheme ends in ://, as in {name}://host:{DEFAULT_PORT}")
+    if not given and rest.startswith("//"):
+        raise _UnusableError(f"a host stands behind http://, as in http://host:{DEFAULT_PORT}")
     prefix = "/".join(part for part in prefix.split("/") if part)
     if prefix and (not prefix.isprintable() or " " in prefix):
         raise _UnusableError("a host's path prefix has no white space and no control characters")

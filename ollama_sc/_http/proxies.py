@@ -18,7 +18,7 @@ import httpx
 from ollama_sc._errors import RequestError
 from ollama_sc._platform import in_browser
 
-from .host import Host
+from .host import Host, parse_host
 from .options import HttpxOptions
 
 # Nothing may queue in httpx: this library's own limit stands in front.
@@ -44,11 +44,20 @@ def read_proxy(given: object, name: str) -> httpx.Proxy:
     proxy = None
     with suppress(httpx.InvalidURL, ValueError):
         proxy = httpx.Proxy(given)
-    if proxy is None or not proxy.url.host:
+    if proxy is None or not _is_host(proxy.url):
         text = str(given)
         shown = f", not {text[:80]!r}" if re.fullmatch(_HARMLESS, text) else ""
         raise RequestError(f"{name} must be such as {EXAMPLE}; or socks5://host:1080{shown}")
     return proxy
+
+
+def _is_host(url: httpx.URL) -> bool:
+    """Whether it can be connected to: what lies below raises anything for what cannot."""
+    try:
+        parse_host(f"http://{url.netloc.decode('ascii')}")
+    except RequestError:
+        return False
+    return bool(url.host)
 
 
 class LazyTransport(httpx.AsyncBaseTransport):
@@ -159,9 +168,9 @@ class Proxies:
         elif host.is_loopback or options.get("transport") is not None or in_browser():
             pass  # a proxy that the environment names is not for this machine, nor for a browser
         elif options.get("trust_env", True):
-            self._read_environment(settings)
+            self._read_environment(host, settings)
 
-    def _read_environment(self, settings: dict[str, Any]) -> None:
+    def _read_environment(self, host: Host, settings: dict[str, Any]) -> None:
         found = getproxies()  # the system's where there are no variables
         for scheme in ("http", "https", "all"):
             address = found.get(scheme)
@@ -169,11 +178,11 @@ class Proxies:
                 address = address if "://" in address else f"http://{address}"
                 transport = ProxyTransport(address, _variable(scheme), settings)
                 self.mounts[f"{scheme}://"] = transport
-        excepted = [entry.strip() for entry in found.get("no", "").split(",")]
+        excepted = re.split(r"[,\s]+", found.get("no", ""))
         if "*" in excepted:
             self.mounts.clear()
         for entry in filter(None, excepted if self.mounts else ()):
-            pattern = _pattern(entry)
+            pattern = _pattern(entry, host)
             try:
                 httpx.URL(pattern)
             except httpx.InvalidURL:
@@ -202,15 +211,24 @@ def _variable(scheme: str) -> str:
     return name if name in spelled else spelled[0]
 
 
-def _pattern(entry: str) -> str:
-    """What NO_PROXY means, as httpx writes it: a name stands for what is below it, too."""
+def _pattern(entry: str, host: Host) -> str:
+    """What NO_PROXY means for a host, as httpx writes it: a name stands for what is below it, too.
+
+    Of a network, httpx knows nothing: it is the host itself where that is in it.
+    """
     if "://" in entry:
         return entry
-    host = entry.removeprefix("[").partition("]")[0].partition("%")[0]
+    text = re.sub(r"[\[\]]|%[^/]*", "", entry)
     with suppress(ValueError):
-        address = ipaddress.ip_interface(host).ip
-        return f"all://[{address}]" if address.version == 6 else f"all://{entry}"
-    return f"all://{entry}" if entry.lower() == "localhost" else f"all://*{entry}"
+        found = ipaddress.ip_interface(text)
+        address = found.ip
+        with suppress(ValueError):
+            own = ipaddress.ip_address(host.name)
+            address = own if own in found.network else address
+        return f"all://[{address}]" if address.version == 6 else f"all://{address}"
+    if entry.lower() == "localhost":
+        return f"all://{entry}"
+    return f"all://*{entry.removeprefix('*')}"
 
 
 def way_to(transport: object) -> str:

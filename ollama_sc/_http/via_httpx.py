@@ -81,8 +81,8 @@ class _Trace:
                 self._handshaking = info.get("return_value")
             elif name == "start_tls":
                 self._handshaking = None
-        elif state != "started":
-            return
+        elif state != "started" or getattr(info.get("request"), "method", None) == b"CONNECT":
+            return  # what is asked of a proxy is part of connecting
         elif name in ("connect_tcp", "connect_unix_socket"):
             self.connected = True
             self.events.on_connecting()
@@ -201,6 +201,9 @@ async def send(
             if attempt == 2 or trace.connected or not trace.started or late or not repeatable:
                 raise
             await close_idle(client)
+        except BaseException:
+            await _close_orphans(client)
+            raise
         finally:
             await trace.close()
     raise AssertionError
@@ -214,10 +217,15 @@ def _transports(client: httpx.AsyncClient) -> list[httpx.AsyncBaseTransport]:
     return [transport for transport in found if transport is not None]
 
 
+def _pools(client: httpx.AsyncClient) -> list[Any]:
+    """The pools of httpx's own transports."""
+    found = [getattr(transport, "_pool", None) for transport in _transports(client)]
+    return [pool for pool in found if hasattr(pool, "connections")]
+
+
 def _foreign(client: httpx.AsyncClient) -> list[Any]:
     """The connections of httpx's own transports."""
-    pools = [getattr(transport, "_pool", None) for transport in _transports(client)]
-    return [connection for pool in pools for connection in getattr(pool, "connections", ())]
+    return [one for pool in _pools(client) for one in pool.connections]
 
 
 def connections(client: httpx.AsyncClient) -> Connections:
@@ -234,6 +242,22 @@ async def close_idle(client: httpx.AsyncClient) -> None:
         for connection in _foreign(client):
             if connection.is_idle():
                 await connection.aclose()
+
+
+async def _close_orphans(client: httpx.AsyncClient) -> None:
+    """Close the connections that no request has and that no request can have.
+
+    When a handshake inside of a proxy's tunnel fails or is cancelled, httpx keeps the tunnel for
+    ever.
+    """
+    with anyio.move_on_after(CLEANUP_SECONDS, shield=True):
+        for pool in _pools(client):
+            with suppress(Exception):
+                used = [one.connection for one in pool._requests]
+                for one in pool.connections:
+                    if one not in used and not (one.is_idle() or one.is_closed()):
+                        pool._connections.remove(one)
+                        await one.aclose()
 
 
 async def _close_response(response: httpx.Response, *, reuse: bool) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import struct
 from array import array
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -96,6 +97,7 @@ class Endpoint:
             ProtocolError: it is neither vectors nor an error.
             NoBase64Error: its vectors are JSON numbers, and base64 was requested.
         """
+        body = body.removeprefix(BOM_UTF8)
         try:
             if self._base64:
                 base64_reply = _base64_decoder.decode(body)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -47,6 +48,8 @@ _PLACE = (
     r"(?i)\b(?:paths?|routes?|ur[il]|endpoints?|pages?|method|handler)\b"
     r"|\bcannot (?:get|post|put|delete)\b"
     r"|^\W*(?:404\W*)?(?:(?:the )?(?:requested )?(?:file|resource) )?(?:was )?not found\W*$"
+    r"|^\W*(?:404\W*)?(?:the |no such )?(?:requested )?(?:resource|service|function|operation|app"
+    r"lication|api)(?: (?:was not|could not be|cannot be|not) found| does(?: not|n't) exist)?\W*$"
 )
 _WORDS_OF_PLACES = (
     r"(?i)path|route|url|uri|endpoint|page|method|handler|file|resource|requested|the|was|not"
@@ -93,6 +96,7 @@ def error_in(body: bytes) -> dict[str, Any] | None:
 
     ``None`` where a body is anything else.
     """
+    body = body.removeprefix(BOM_UTF8)
     try:
         found = _error_decoder.decode(body)
     except msgspec.ValidationError:
@@ -230,14 +234,14 @@ def _build(
     if not text:
         text = _phrase(status) if status >= 400 else "an error without a text"
     error = cls(error=_cut(text, _KEPT_LIMIT), status_code=status, request=request)
-    shown = _printable(text)
+    shown = printable(text)
     message = shown if shown.startswith("HTTP ") else f"{shown} (HTTP {status})"
     error.retry_after = _retry_after(headers.get("retry-after"))
     if error.retry_after is not None:
         message += f"; ask again in {error.retry_after:g} s"
     if isinstance(error, AuthorizationError) and signin_url is not None:
         error.signin_url = signin_url
-        message += f"; sign in at {_printable(signin_url)}"
+        message += f"; sign in at {printable(signin_url)}"
     elif (
         isinstance(error, ModelNotFoundError)
         and "pull" not in text
@@ -248,7 +252,7 @@ def _build(
     return error
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The start of a server's text, without what would steer a terminal."""
     cut = _cut(text, _TEXT_LIMIT)
     shown = "".join(

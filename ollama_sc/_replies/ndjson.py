@@ -8,6 +8,7 @@ field (`lenient`).
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from functools import cache, lru_cache
 from types import GenericAlias, NoneType
@@ -40,12 +41,16 @@ _FREE_FORM = {"arguments", "model_info", "projector_info", "_debug_info"}
 
 
 def decode_reply(type_: type[T], body: bytes, status: int, request: str) -> T:
-    """One whole JSON reply.
+    """One whole JSON reply, also behind the mark that some write before UTF-8.
 
     Raises:
         ResponseError: it is an error object, whatever the status.
         ProtocolError: it is no JSON, or not of that type.
     """
+    return _decode_line(type_, body.removeprefix(BOM_UTF8), status, request)
+
+
+def _decode_line(type_: type[T], body: bytes, status: int, request: str) -> T:
     raise_error_object(body, status, request)
     if type_ is NoneType and not body.lstrip().startswith(b"<"):
         return cast("T", None)  # the status says it all, whatever a server adds; but a page is none
@@ -144,8 +149,10 @@ def _decode(type_: type[T], data: bytes, request: str) -> T:
             return _decode_leniently(type_, data)
         except msgspec.ValidationError as why:
             raise protocol_error(f"not a reply of the API ({why})", data, request) from error
-        except NOT_JSON:
-            raise protocol_error(f"not JSON ({error})", data, request) from error
+        except NOT_JSON as why:
+            # What the type's decoder said first can be about a type.
+            what = why if isinstance(error, msgspec.ValidationError) else error
+            raise protocol_error(f"not JSON ({what})", data, request) from error
 
 
 def _decode_leniently(type_: type[T], data: bytes) -> T:
@@ -350,7 +357,7 @@ class LineDecoder(Generic[T]):
                 self.error = self._too_long(line)
                 break
             try:
-                part = decode_reply(self._type, line, self._status, self._request)
+                part = _decode_line(self._type, line, self._status, self._request)
             except OllamaError as error:
                 self.error = error
                 break
@@ -369,15 +376,15 @@ def is_truncated(data: bytes) -> bool:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         text = str(error)
         at_its_end = text.endswith(f"(byte {len(data)})") and "trailing" not in text
-        return at_its_end or "truncated" in text or not _is_utf8(data)
+        return at_its_end or "truncated" in text or _ends_in_a_character(data)
     except RecursionError:
         return False
     return False
 
 
-def _is_utf8(data: bytes) -> bool:
+def _ends_in_a_character(data: bytes) -> bool:
     try:
         data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    return False

@@ -92,6 +92,25 @@ def test_a_slip_of_the_finger_is_told(pair: tuple[str, str]) -> None:
     assert f"did you mean {meant!r}" in wrong(CALLS["chat"], **{written: 1})
 
 
+@pytest.mark.parametrize(
+    ("call", "written", "meant"),
+    [
+        ("chat", "mesages", "messages"),
+        ("chat", "steam", "stream"),
+        ("chat", "modl", "model"),
+        ("generate", "promt", "prompt"),
+        ("generate", "steam", "stream"),
+        ("embed", "inptu", "input"),
+        ("pull", "strem", "stream"),
+        ("copy", "destinaton", "destination"),
+        ("embed_array", "textz", "texts"),
+    ],
+)
+def test_a_slip_in_what_a_call_has_by_itself(call: str, written: str, meant: str) -> None:
+    """Its own parameters are as near as its fields, and `extra` is not the place for them."""
+    assert wrong(CALLS[call], **{written: 1}).endswith(f"did you mean {meant!r}?")
+
+
 def test_a_slip_in_a_parameter_of_the_model() -> None:
     """It leads to options, too."""
     assert "did you mean options={'temperature': ...}" in wrong(CALLS["chat"], temprature=1)
@@ -134,11 +153,19 @@ def test_what_is_like_nothing_is_not_guessed(call: str, keyword: str) -> None:
     assert "did you mean" not in wrong(CALLS[call], **{keyword: 1})
 
 
-@pytest.mark.parametrize("host", ["http:/box", "https:/box:11434", "http//box", "HTTPS//box/x"])
+@pytest.mark.parametrize(
+    "host", ["http:/box", "https:/box:11434", "http//box", "HTTPS//box/x", "http://https://box"]
+)
 def test_a_slip_in_the_scheme(host: str) -> None:
     """It is no user before the host."""
     with pytest.raises(RequestError, match="a scheme ends in ://"):
         AsyncClient(host)
+
+
+def test_a_host_without_the_scheme_before_its_slashes() -> None:
+    """It is no prefix on this machine."""
+    with pytest.raises(RequestError, match="write http://host|as in http://host"):
+        AsyncClient("//box")
 
 
 @pytest.mark.parametrize("timeout", [(5, 5), timedelta(seconds=5), "5", {}])

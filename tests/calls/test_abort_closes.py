@@ -1,4 +1,7 @@
-"""Abort closes the connections of what it ends before any task has its turn, and no other."""
+"""Abort closes the connections of what it ends before any task has its turn, and no other.
+
+Those that httpx has, through a proxy too, their task closes, as soon as it runs.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ import anyio.abc
 import pytest
 import sniffio
 
-from ollama_sc import AbortError, AsyncClient
+from ollama_sc import AbortError, AsyncClient, RequestTimeout, Timeouts
 from ollama_sc._calls.call import Call
 from ollama_sc._replies.ndjson import LineDecoder
 from tests.http.support import CHUNKED, LINE, VERSION, nothing
@@ -482,3 +485,41 @@ async def test_a_client_of_httpxs_own_transport(anyio_backend: Any) -> None:
             await settle(30)
             assert client.abort("now") == 1
             await ended_well(client, server, ended)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 Conn", b"HTTP/1.1 200 Connected\r\n\r\n"])
+@pytest.mark.parametrize("ended_by", ["abort", "cancellation", "limit"])
+async def test_a_tunnel_that_is_never_there(
+    anyio_backend: Any, answer: bytes, ended_by: str
+) -> None:
+    """A tunnel is part of connecting: what ends a call meanwhile closes it, whatever its step."""
+
+    async def tunnel(peer: Peer) -> None:
+        assert await peer.head()
+        await peer.send(answer)
+        if answer.endswith(b"\r\n\r\n"):
+            assert await peer.stream.receive()  # the handshake begins
+        under_way.set()
+        await peer.gone()
+
+    under_way = anyio.Event()
+    limits = Timeouts(connect=0.5 if ended_by == "limit" else 60, first_chunk=0.01)
+    options: Any = {"verify": client_context(), "timeout": limits}
+    async with serving(tunnel) as server:
+        async with AsyncClient("https://far.invalid", proxy=server.url, **options) as client:
+            with anyio.fail_after(10):
+                async with anyio.create_task_group() as tasks:
+                    outcome = Outcome(tasks, client.version)
+                    await under_way.wait()
+                    if ended_by == "abort":
+                        assert client.statistics().connecting == 1
+                        assert client.abort() == 1
+                    elif ended_by == "cancellation":
+                        tasks.cancel_scope.cancel()
+            await server.until_open(0)
+            assert client.statistics().open == 0
+        if ended_by == "limit":
+            assert isinstance(outcome.error, RequestTimeout)
+            assert outcome.error.limit == "connect"
+        else:
+            assert isinstance(outcome.error, AbortError) == (ended_by == "abort")

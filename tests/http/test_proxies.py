@@ -185,6 +185,49 @@ def test_the_environments_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None
     assert transport_of(AsyncClient("http://other", transport=own)) is own
 
 
+@pytest.mark.parametrize(
+    ("excepted", "host", "directly"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", True),
+        ("10.1.2.3/8", "10.200.0.1", True),
+        ("10.0.0.0/8", "11.0.0.1", False),
+        ("10.0.0.0/8", "10.example.com", False),
+        ("10.0.0.7", "10.0.0.8", False),
+        ("fd00::/8", "[fd12::1]", True),
+        ("[fd00::]/8", "[fd12::1]", True),
+        ("fd00::/8", "10.0.0.1", False),
+        ("0.0.0.0/0", "[fd12::1]", False),
+        ("[2001:db8::1%eth0]", "[2001:db8::1]", True),
+        ("*.example.com", "a.example.com", True),
+        ("*.example.com", "badexample.com", False),
+        ("one two\tthree", "two", True),
+        ("one, *", "two", True),
+        (" ,, ", "two", False),
+    ],
+)
+def test_what_no_proxy_means(
+    monkeypatch: pytest.MonkeyPatch, excepted: str, host: str, directly: bool
+) -> None:
+    """Networks, stars and white space too, as Go and curl read them."""
+    monkeypatch.setenv("HTTP_PROXY", "http://box:3128")
+    monkeypatch.setenv("NO_PROXY", excepted)
+    cls = Transport if directly else ProxyTransport
+    assert isinstance(transport_of(AsyncClient(f"http://{host}")), cls)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    ["http://h:99999", "http://h:0", f"http://{'a' * 64}:1", "http://a..b:1", "http://1.2.3.400:1"],
+)
+def test_a_proxy_that_nothing_can_connect_to(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    """It is refused as what it is, rather than by whatever lies below."""
+    with pytest.raises(RequestError, match="proxy must be such as"):
+        AsyncClient("http://box", proxy=proxy)
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    with pytest.raises(RequestError, match="HTTP_PROXY must be such as"):
+        AsyncClient("http://box")
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("host", ["127.1", "localhost.", "0", "[::ffff:127.0.0.1]"])
 async def test_calls_of_this_machine_arrive(

@@ -47,6 +47,32 @@ async def test_follow_redirects(anyio_backend: Any, status: int) -> None:
         assert len(server.peers) == 2
 
 
+@pytest.mark.parametrize("broken", [False, True])
+async def test_an_error_behind_a_redirect_names_whom_it_is_about(
+    anyio_backend: Any, broken: bool
+) -> None:
+    """Not the server that redirects, which was there; and no password."""
+
+    async def there(peer: Peer) -> None:
+        await peer.request()
+
+    async def here(peer: Peer) -> None:
+        while (asked := await peer.request()) is not None:
+            place = target.replace("//", "//ann:secret@") + asked.target
+            await peer.send(ok(b"moved", b"Location: " + place.encode(), status=b"307 Moved"))
+
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        target = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    async with serving(there) as other, serving(here) as server:
+        target = other.url if broken else target
+        async with AsyncClient(server.url, follow_redirects=True) as client:
+            with pytest.raises(ConnectError) as caught:
+                await client.version()
+    assert target in str(caught.value)
+    assert server.url not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 class Counting(httpx.AsyncBaseTransport):
     """A transport of the user's that notes what goes through it."""
 
@@ -147,6 +173,26 @@ async def test_a_proxy_for_https(anyio_backend: Any) -> None:
                     await client.version()
 
 
+async def test_no_tunnel_is_kept_whose_handshake_failed(anyio_backend: Any) -> None:
+    """Nor counted: what is behind it is not who it should be, or is no TLS at all."""
+
+    async def liar(peer: Peer) -> None:
+        assert await peer.request()
+        await peer.send(b"HTTP/1.1 200 Connected\r\n\r\n")
+        await peer.stream.receive()
+        await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await peer.gone()
+
+    async with FakeOllama(ssl_context=server_context()) as fake, serving(proxy) as honest:
+        async with serving(liar) as lying, AsyncClient(fake.url, proxy=honest.url) as client:
+            other = AsyncClient("https://far.invalid", proxy=lying.url, verify=client_context())
+            async with other:
+                for one in (client, other):
+                    with pytest.raises(ConnectError):
+                        await one.version()
+                    assert one.statistics().open == 0
+
+
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
 async def test_the_environments_proxy(
     anyio_backend: Any, name: str, monkeypatch: pytest.MonkeyPatch
@@ -198,3 +244,35 @@ async def test_verify_goes_with_every_way(anyio_backend: Any) -> None:
                         await client.version()
                     with pytest.raises(OllamaError):
                         await client.create_blob(b"x")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.1 503 \x1b[2J\x9b\r\n\r\n", r"503 \\x1b\[2J"),
+        (b"\x05\x00nonsense\r\n\r\n", r"not a reply of HTTP \(.*through the proxy"),
+        (b"", "without sending a response"),
+        (None, r"broke \(Connection reset by peer\)"),
+    ],
+    ids=["what steers a terminal", "no HTTP", "an end", "a reset"],
+)
+async def test_what_a_proxy_says_instead_of_a_tunnel(
+    anyio_backend: Any, answer: bytes | None, told: str
+) -> None:
+    """It is told in the same words on every event loop, as text, and with the proxy's name."""
+
+    async def handle(peer: Peer) -> None:
+        assert await peer.head()
+        if answer is None:
+            await peer.reset()
+            return
+        await peer.send(answer)
+
+    async with serving(handle) as server:
+        options: Any = {"verify": client_context(), "proxy": server.url}
+        async with AsyncClient("https://far.invalid", **options) as client:
+            with pytest.raises(OllamaError, match=told) as caught:
+                await client.version()
+    text = str(caught.value)
+    assert f"through the proxy {server.url}" in text
+    assert text.isprintable()

@@ -185,6 +185,23 @@ def test_a_line_that_is_not_the_apis(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (b'{"message":{"content":"x"},"done":true,}', "JSON is malformed: trailing comma"),
+        (b'{"message":{"content":"x"},"done":true}{}', "JSON is malformed: trailing characters"),
+        (b'{"message":{"content":"x"},"eval_count":NaN}', "JSON is malformed: invalid character"),
+        (b'{"message":{"new":' + b"[" * 5000 + b"]" * 5000 + b"}}", "maximum recursion"),
+    ],
+    ids=["comma", "two objects", "NaN", "deep"],
+)
+def test_what_is_no_json_is_told_as_that(line: bytes, what: str) -> None:
+    """And not as a field of the API that could be missing from it, which is no fault."""
+    error = decode([line + b"\n"]).error
+    assert type(error) is ProtocolError
+    assert str(error).startswith(f"{LABEL}: not JSON ({what}")
+
+
+@pytest.mark.parametrize(
     ("line", "cls"),
     [
         (b"garbage", ProtocolError),
@@ -195,7 +212,11 @@ def test_a_line_that_is_not_the_apis(line: bytes) -> None:
         (A + b"}", ProtocolError),
         (A[:-1], type(None)),
         (A[:30], type(None)),
-        (A.replace(b'"a"', b'"\xc3'), type(None)),
+        (A.partition(b'a"')[0] + b"\xc3", type(None)),
+        (A.partition(b'a"')[0] + b"\xf0\x9f\x98", type(None)),
+        (A.replace(b'"a"', b'"\xc3a"'), ProtocolError),
+        (A.replace(b'"a"', b'"a\xff"'), ProtocolError),
+        (A.replace(b'"a"', b'"\xed\xa0\x80"'), ProtocolError),
     ],
     ids=ascii,
 )

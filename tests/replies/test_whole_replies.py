@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from codecs import BOM_UTF8
 from typing import Any
 
 import msgspec
@@ -14,11 +15,13 @@ from hypothesis import strategies as st
 from ollama_sc import (
     EmbedResponse,
     ListResponse,
+    ModelNotFoundError,
     OllamaError,
     ProtocolError,
     ResponseError,
     VersionResponse,
 )
+from ollama_sc._replies.errors import error_reply
 from ollama_sc._replies.ndjson import check_type
 from tests.replies.support import ERROR, LABEL, reply
 
@@ -29,6 +32,20 @@ def test_a_whole_reply() -> None:
     assert reply(EmbedResponse, b'{"model":"m","embeddings":[]}').embeddings == []
     assert reply(Any, b'{"a":[1,null]}') == {"a": [1, None]}
     assert reply(dict[str, int], b'{"a":1}') == {"a": 1}
+
+
+def test_a_reply_behind_a_byte_order_mark() -> None:
+    """Python and JavaScript read it where a reply is in one piece; so does a failure's."""
+    assert reply(VersionResponse, BOM_UTF8 + b'{"version":"1"}').version == "1"
+    assert reply(ListResponse, BOM_UTF8 + b'{"models":null}').models == []
+    assert reply(dict[str, int], BOM_UTF8 + b'{"a":1}') == {"a": 1}
+    with pytest.raises(ProtocolError, match="missing required field"):
+        reply(VersionResponse, BOM_UTF8 + b"{}")
+    with pytest.raises(ResponseError, match="boom"):
+        reply(VersionResponse, BOM_UTF8 + ERROR)
+    failure = error_reply(404, {}, BOM_UTF8 + b'{"error":"model not found"}', request=LABEL)
+    assert type(failure) is ModelNotFoundError
+    assert failure.error == "model not found"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +86,7 @@ def test_an_error_that_is_null_is_none_in_a_whole_reply() -> None:
 @pytest.mark.parametrize(
     "body",
     [b"", b"  ", b"\xff", b"{", b"[]", b"null", b"<html>", b'{"version":5}', b'{"version":null}']
-    + [b"\xef\xbb\xbf{}", b'{"version":"1"}{"version":"2"}', b'{"version":"1"} x', b"{" * 100_000]
+    + [b"\xff\xfe{\0}\0", b'{"version":"1"}{"version":"2"}', b'{"version":"1"} x', b"{" * 100_000]
     + [b'{"error":' + b"[" * 100_000, b'{"error":"x"', b'{"version":"1","error":' + b"[" * 900],
     ids=lambda body: ascii(body)[:30],
 )
