@@ -28,8 +28,9 @@ from .servers import PROBE, Server, Servers, Slot
 from .settings import JobSettings
 from .vectors import nan_row, not_finite, to_vectors
 
-# The statuses of requests that may have failed for one of their texts; 413 is a proxy's, for size.
-_REFUSAL_STATUSES = {400, 413, SERVER_ERROR}
+# The statuses of requests that may have failed for one of their texts; 413 is a proxy's, for size,
+# and 422 is what servers that only resemble Ollama say of a text that they do not take.
+_REFUSAL_STATUSES = {400, 413, 422, SERVER_ERROR}
 # Connection errors before any server has answered: rather a wrong address than a restart.
 _FIRST_CONNECT_ATTEMPTS = 3
 # How often a server that answered is asked again, where it refuses a text that it has embedded: a

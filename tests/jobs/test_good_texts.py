@@ -90,7 +90,7 @@ def test_texts_that_take_the_runner_down(
     under_mock_clock(main)
 
 
-@pytest.mark.parametrize("status", [500, 400, 413])
+@pytest.mark.parametrize("status", [500, 400, 413, 422])
 def test_nothing_is_in_flight_beside_a_text_that_may_be_blamed(status: int) -> None:
     """Whatever takes the runner down, it is not another text of the job."""
     bad = {f"text {number}" for number in (3, 21, 30)}
@@ -169,7 +169,7 @@ def test_a_runner_that_starts_while_the_job_does() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("no_waiting")
-@pytest.mark.parametrize("status", [400, 413, 500])
+@pytest.mark.parametrize("status", [400, 413, 422, 500])
 async def test_a_text_is_asked_for_once_more_before_it_is_blamed(
     fake: FakeOllama, status: int
 ) -> None:
