@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import anyio
@@ -415,6 +416,10 @@ class Job:
                 failed_server = used.server
                 self._servers.annotate(used.server, error)
                 if is_transient(error):
+                    if isinstance(error, ResponseError) and len(self._servers.all) == 1:
+                        # Or those that begin take each place that it has, and some of those that it
+                        # has turned away never get one.
+                        held.enter_context(self._servers.hold_new_batches())
                     self._servers.mark_unavailable(
                         used.server,
                         error,
@@ -428,7 +433,8 @@ class Job:
                 self._servers.release(used, measured=measured)
 
         policy.has_other = lambda: self._servers.any_available(other_than=failed_server)
-        return await self._retry(attempt, policy)
+        with ExitStack() as held:
+            return await self._retry(attempt, policy)
 
 
 def _reason(error: ResponseError) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
 import anyio
@@ -232,6 +232,16 @@ class Servers:
         self.model = model
         self._changed = anyio.Event()
         self._priority_waiters = 0  # retries, which come before new batches
+
+    @contextmanager
+    def hold_new_batches(self) -> Generator[None]:
+        """Let no new batch begin: a busy server is to serve first what it has turned away."""
+        self._priority_waiters += 1
+        try:
+            yield
+        finally:
+            self._priority_waiters -= 1
+            self._notify_waiters()
 
     @property
     def capacity(self) -> int:

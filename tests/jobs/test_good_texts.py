@@ -233,6 +233,21 @@ def test_retry_after_is_heeded(status: int) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize("status", [429, 503])
+async def test_what_a_busy_server_has_turned_away_comes_first(
+    fake: FakeOllama, status: int
+) -> None:
+    """No new batch takes its place: where there is room for a few only, some would never get it."""
+    busy = Reply.error(status, "in a moment")
+    fake.script(QUICK, Reply.default(), Reply.default(), busy, busy, Reply.default(), busy)
+    async with AsyncClient(fake.url) as client:
+        await client.embed_array(MODEL, texts(5), batch_size=1, max_in_flight=1)
+    asked = [inputs(fake)[place][0] for place in range(1, 9)]
+    assert asked == [f"text {number}" for number in (0, 1, 1, 1, 2, 2, 3, 4)]
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("status", [429, 502, 503, 504, 529])
 async def test_a_retry_after_beyond_the_limit_is_an_error(fake: FakeOllama, status: int) -> None:
     """Its text and `retry_after` say what the server wants."""
