@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import anyio
@@ -28,15 +29,16 @@ from .servers import PROBE, Server, Servers, Slot
 from .settings import JobSettings
 from .vectors import nan_row, not_finite, to_vectors
 
-# The statuses of requests that may have failed for one of their texts; 413 is a proxy's, for size.
-_REFUSAL_STATUSES = {400, 413, SERVER_ERROR}
+# The statuses of requests that may have failed for one of their texts; 413 is a proxy's, for size,
+# and 422 is what servers that only resemble Ollama say of a text that they do not take.
+_REFUSAL_STATUSES = {400, 413, 422, SERVER_ERROR}
 # Connection errors before any server has answered: rather a wrong address than a restart.
 _FIRST_CONNECT_ATTEMPTS = 3
 # How often a server that answered is asked again, where it refuses a text that it has embedded: a
 # runner that has crashed starts again within seconds.
 _PROBE_RETRIES = 5
 # How often a text that a runner's crash may have struck is asked for alone at most, before it is
-# blamed: another text can have taken the runner down meanwhile, for longer than a retry waits.
+# blamed: a runner can also fail by itself, for longer than a retry waits.
 _TRIALS = 3
 _NOT_FINITE = "its vector is not finite"
 _NO_VECTOR = "the server gives no vector for it"
@@ -281,13 +283,14 @@ class Job:
     async def _fill_refused_row(self, partial_batch: PartialBatch, position: int) -> None:
         """Embed a text that was refused alone once more, after its server has proved to be well.
 
-        One such text at a time, for one that takes the runner down takes others' requests with it.
-        Where the server was not well right after a 500, either text can be the reason, and this one
-        is asked for again.
+        Meanwhile the server has no other request of the job: one that takes the runner down takes
+        those beside it with it, and this text is not to be blamed for another one. Where the server
+        was not well right after a 500, it may be failing by itself, and the text is asked for once
+        more.
         """
         server = partial_batch.servers_tried[-1]
-        async with server.trials:
-            await self._probe(server)
+        async with self._servers.keep_for_one(server):
+            await self._probe(server, keeps=True)
             for trial in range(_TRIALS):
                 try:
                     (partial_batch.rows[position],) = await self._embed_texts(
@@ -295,12 +298,13 @@ class Job:
                         self._policy(refusal_retries=1),
                         partial_batch.servers_tried,
                         preferred=server,
+                        keeps=True,
                     )
                 except ResponseError as error:
                     if error.status_code not in _REFUSAL_STATUSES:
                         raise
                     is_last = trial == _TRIALS - 1 or error.status_code != SERVER_ERROR
-                    if is_last or await self._probe(server) == 1:
+                    if is_last or await self._probe(server, keeps=True) == 1:
                         self._fail_text(partial_batch, position, _reason(error), error)
                         return
                 else:
@@ -344,7 +348,7 @@ class Job:
         partial_batch.rows[position] = nan_row(self._call.dimensions)
         partial_batch.failures[index] = reason
 
-    async def _probe(self, server: Server) -> int:
+    async def _probe(self, server: Server, *, keeps: bool = False) -> int:
         """Send a server the text of the warm-up; if that fails too, its error is the job's.
 
         A text is to blame for an error only while the server embeds that one. Returns how many
@@ -352,7 +356,9 @@ class Job:
         """
         servers_tried: list[Server] = []
         policy = self._policy(refusals=_REFUSAL_STATUSES, refusal_retries=_PROBE_RETRIES)
-        (row,) = await self._embed_texts([PROBE], policy, servers_tried, preferred=server)
+        (row,) = await self._embed_texts(
+            [PROBE], policy, servers_tried, preferred=server, keeps=keeps
+        )
         if not row or not_finite(to_vectors([row], self._call.dimensions)):
             raise ProtocolError("the vectors are not finite", request=self._call.label)
         return len(servers_tried)
@@ -374,6 +380,7 @@ class Job:
         slot: Slot | None = None,
         *,
         preferred: Server | None = None,
+        keeps: bool = False,
     ) -> list[VectorBytes]:
         """The vectors of some texts, from one request that is retried.
 
@@ -384,6 +391,7 @@ class Job:
             slot: for the first attempt; each further one acquires its own, and so does the first
                 where it is ``None``. Each is released after its attempt.
             preferred: the server to take while it is available.
+            keeps: whether that one is kept for these texts.
 
         Raises:
             UnicodeEncodeError: a text cannot be encoded in UTF-8.
@@ -395,7 +403,8 @@ class Job:
             nonlocal slot, failed_server
             is_first = slot is not None
             used, slot = (
-                slot or await self._servers.acquire(priority=True, preferred=preferred),
+                slot
+                or await self._servers.acquire(priority=True, preferred=preferred, keeps=keeps),
                 None,
             )
             servers_tried.append(used.server)
@@ -407,6 +416,10 @@ class Job:
                 failed_server = used.server
                 self._servers.annotate(used.server, error)
                 if is_transient(error):
+                    if isinstance(error, ResponseError) and len(self._servers.all) == 1:
+                        # Or those that begin take each place that it has, and some of those that it
+                        # has turned away never get one.
+                        held.enter_context(self._servers.hold_new_batches())
                     self._servers.mark_unavailable(
                         used.server,
                         error,
@@ -420,7 +433,8 @@ class Job:
                 self._servers.release(used, measured=measured)
 
         policy.has_other = lambda: self._servers.any_available(other_than=failed_server)
-        return await self._retry(attempt, policy)
+        with ExitStack() as held:
+            return await self._retry(attempt, policy)
 
 
 def _reason(error: ResponseError) -> str:

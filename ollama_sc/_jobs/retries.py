@@ -183,7 +183,8 @@ class RetryingCaller:
             if decision is not False and current.num < self._attempts and not late:
                 wait = current.next_wait if decision is True else decision
                 number = current.num + 1
-                _logger.warning(_RETRY, wait, number, self._attempts, error)
+                reason = "; ".join([str(error), *getattr(error, "__notes__", ())])
+                _logger.warning(_RETRY, wait, number, self._attempts, reason)
             return decision
 
         token = _retrying.set(True)

@@ -39,12 +39,14 @@ class ServedModel:
             found = await find_digest(client, self._name, timeout=_TIMEOUT)
         except OllamaError:
             return
+        if not found:
+            return
         if self.digest is None:
             self.digest = found
-        if found not in (None, self.digest):
+        if found != self.digest:
             raise ProtocolError(
-                f"the server has another model of this name now: {short(found or '')}, "
-                f"and the job began with {short(self.digest or '')}",
+                f"the server has another model of this name now: {short(found)}, "
+                f"and the job began with {short(self.digest)}",
                 request=request,
             )
 
@@ -52,13 +54,16 @@ class ServedModel:
 async def find_digest(
     client: BaseClient, model: str, *, timeout: Timeouts | float | None = None
 ) -> str | None:
-    """The digest that a server lists for a model; ``None`` where it lists none of that name."""
+    """The digest that a server lists for a model; ``None`` where it lists none of that name.
+
+    It is empty where a model of that name has none, as with servers that only resemble Ollama.
+    """
     wanted = _full_name(model)
     fields = {} if timeout is None else {"timeout": timeout}
     for listed in (await client._get("/api/tags", ListResponse, fields)).models:
         name = listed.model or listed.name
-        if name is not None and _full_name(name) == wanted and listed.digest:
-            return listed.digest
+        if name is not None and _full_name(name) == wanted:
+            return listed.digest or ""
     return None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
 import anyio
@@ -46,7 +47,7 @@ class Server:
         dimensions: the length of its vectors; zero until it has answered.
         model_checked_at: when its model was last compared; minus infinity before that, and where
             the server was away since.
-        trials: held while a text that was refused alone is tried once more.
+        kept: whether it is kept for one text; see `Servers.keep_for_one`.
     """
 
     def __init__(
@@ -64,7 +65,8 @@ class Server:
         self.backoff_until = 0.0
         self.dimensions = 0
         self.model_checked_at = float("-inf")
-        self.trials = anyio.Lock()
+        self.kept = False
+        self.keeping = anyio.Lock()
         self._max_in_flight = 0 if max_in_flight == "auto" else max_in_flight
         self._endpoints = list(endpoints)  # the first one is used; what it lacks is removed
         self._fields = {"timeout": timeout}
@@ -231,6 +233,16 @@ class Servers:
         self._changed = anyio.Event()
         self._priority_waiters = 0  # retries, which come before new batches
 
+    @contextmanager
+    def hold_new_batches(self) -> Generator[None]:
+        """Let no new batch begin: a busy server is to serve first what it has turned away."""
+        self._priority_waiters += 1
+        try:
+            yield
+        finally:
+            self._priority_waiters -= 1
+            self._notify_waiters()
+
     @property
     def capacity(self) -> int:
         """How many requests may be in flight at all servers together."""
@@ -283,7 +295,25 @@ class Servers:
         """Whether any server is available, or any other than this one."""
         return any(server.available for server in self.all if server is not other_than)
 
-    async def acquire(self, *, priority: bool = False, preferred: Server | None = None) -> Slot:
+    @asynccontextmanager
+    async def keep_for_one(self, server: Server) -> AsyncGenerator[None]:
+        """Keep a server for one text at a time: what was in flight has ended, nothing else starts.
+
+        Inside of it, `acquire` has to be told so. Cancelling the wait for it keeps nothing.
+        """
+        async with server.keeping:
+            server.kept = True
+            try:
+                while server.in_flight:
+                    await self._changed.wait()
+                yield
+            finally:
+                server.kept = False
+                self._notify_waiters()
+
+    async def acquire(
+        self, *, priority: bool = False, preferred: Server | None = None, keeps: bool = False
+    ) -> Slot:
         """Wait for a free slot and acquire it; `release` gives it back.
 
         There are three cases. No available server has a free slot: the caller waits for one. One is
@@ -293,11 +323,12 @@ class Servers:
         Args:
             priority: for retries, probes and halves of a batch, which come before new batches.
             preferred: the only server to take, while it is available.
+            keeps: whether the caller keeps the preferred server for itself.
         """
         self._priority_waiters += priority
         try:
             await checkpoint()
-            while (server := self._pick(preferred)) is None or (
+            while (server := self._pick(preferred, keeps=keeps)) is None or (
                 self._priority_waiters and not priority
             ):
                 await self._changed.wait()
@@ -309,8 +340,8 @@ class Servers:
         tuner = server.tuner
         return Slot(server, None if tuner is None else tuner.begin(anyio.current_time()))
 
-    def _pick(self, preferred: Server | None) -> Server | None:
-        """The server to acquire a slot of, if there is one.
+    def _pick(self, preferred: Server | None, *, keeps: bool) -> Server | None:
+        """The server to acquire a slot of, if there is one that nobody else keeps.
 
         There are three cases. The preferred server is available: it is that one, or none while its
         slots are taken. Some available servers have free slots: it is the one with the lowest ratio
@@ -320,7 +351,9 @@ class Servers:
         free = [
             server
             for server in candidates
-            if server.available and server.in_flight < server.max_in_flight
+            if server.available
+            and server.in_flight < server.max_in_flight
+            and (not server.kept or (keeps and server is preferred))
         ]
         return min(free, key=lambda server: server.in_flight / server.max_in_flight, default=None)
 

@@ -83,8 +83,35 @@ def _options() -> list[str]:
 
 
 def _no_such_option(name: str) -> str:
+    if name in _options():
+        return f"{name} takes no value"
     near = get_close_matches(name, _options(), 1)
     return f"there is no option {name}" + (f": did you mean {near[0]}?" if near else "")
+
+
+def _unknown_option(inputs: Sequence[str], arguments: Sequence[str]) -> str | None:
+    """The first of the inputs that is an option rather, such as one that is misspelled."""
+    # Behind two hyphens are files, whatever their names look like.
+    files = arguments[arguments.index("--") :] if "--" in arguments else ()
+    for given in inputs:
+        if given.startswith("-") and given not in (STANDARD_INPUT, *files):
+            return _option_name(given)
+    return None
+
+
+def _header_problem(headers: Sequence[str], *, has_key: bool) -> str:
+    """What is wrong with the headers, or nothing."""
+    names: set[str] = set()
+    for header in headers:
+        name, colon, value = header.partition(":")
+        if not (colon and name.strip() and value.strip()):
+            return "--header is a name, a colon and a value, such as 'X-Team: search'"
+        if _header_name(header).lower() in names:
+            return f"--header {_header_name(header)} is there twice: put commas between its values"
+        names.add(_header_name(header).lower())
+    if has_key and "authorization" in names:
+        return "--api-key-env and --header Authorization contradict each other"
+    return ""
 
 
 def _command(arguments: Sequence[str], secrets: Secrets) -> str:
@@ -256,9 +283,8 @@ def embed(
     stopped by an error; 130 or 143 stopped by SIGINT or SIGTERM.
     """
     arguments = _given.get()
-    for given in inputs:
-        if given.startswith("-") and given != STANDARD_INPUT:
-            return _refuse(_no_such_option(_option_name(given)), Secrets.of_arguments(arguments))
+    if (option := _unknown_option(inputs, arguments)) is not None:
+        return _refuse(_no_such_option(option), Secrets.of_arguments(arguments))
     if not inputs:
         return _refuse("name a file to embed, or - for standard input")
     texts: Mapping[str, Sequence[str | None]] = {
@@ -274,10 +300,8 @@ def embed(
     for name, values in texts.items():
         if any(value is not None and not value.strip() for value in values):
             return _refuse(f"{name} is empty")
-    for given in header:
-        name, colon, value = given.partition(":")
-        if not (colon and name.strip() and value.strip()):
-            return _refuse("--header is a name, a colon and a value, such as 'X-Team: search'")
+    if problem := _header_problem(header, has_key=api_key_env is not None):
+        return _refuse(problem)
     api_key = None if api_key_env is None else os.environ.get(api_key_env, "").strip()
     if api_key_env is not None and not api_key:
         return _refuse(

@@ -5,8 +5,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ollama_sc import AsyncClient, ConnectError, ProtocolError, RequestTimeout
+from ollama_sc import AsyncClient, ConnectError, OllamaError, ProtocolError
 from ollama_sc._http.host import parse_host
+from ollama_sc._jobs.retries import is_transient
 from ollama_sc._jobs.served_model import ServedModel, find_digest, short
 from ollama_sc.cli._errors import Refused, Stopped
 from ollama_sc.cli._shown import shown
@@ -41,14 +42,15 @@ class OpenClients:
             try:
                 await expected.check(client, "")
             except ProtocolError as error:
-                raise ModelReplaced(str(error.args[0])) from error
+                where = f" ({client!r})" if len(self.clients) > 1 else ""
+                raise ModelReplaced(f"{error.args[0]}{where}") from error
 
 
 @asynccontextmanager
 async def open_clients(
     hosts: Sequence[str], model: str, say: Callable[[str], None], **client_options: Any
 ) -> AsyncGenerator[OpenClients]:
-    """Open a client for each server. Servers that do not answer are left out, which `say` reports.
+    """Open a client for each server. Those that do not answer now are left out; `say` reports it.
 
     Args:
         hosts: of the servers; none is ``OLLAMA_HOST``.
@@ -69,13 +71,23 @@ async def open_clients(
             url = parse_host(host).url if host else ""
             try:
                 digest = await find_digest(client, model)
-            except (ConnectError, RequestTimeout) as error:
-                problems.append(str(error))
+            except OllamaError as error:
+                text = str(error)
+                if url and url not in text:
+                    error.add_note(url)
+                    text = f"{text} ({url})"
+                if not (isinstance(error, ConnectError) or is_transient(error)):
+                    raise
+                problems.append(text)
             else:
-                if digest is None:
+                if not digest:
                     where = f" at {url}" if url else ""
                     name = shown(model)
-                    raise Refused(f"there is no model {name}{where}: ollama pull {name}")
+                    raise Refused(
+                        f"there is no model {name}{where}: ollama pull {name}"
+                        if digest is None
+                        else f"the model {name}{where} has no digest, which tells it from others"
+                    )
                 digests[url] = digest
                 clients.append(client)
         if not clients:

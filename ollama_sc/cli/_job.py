@@ -86,7 +86,9 @@ async def run(options: CommandOptions, reporter: Reporter) -> int:
         reporter.say(f"ollama-sc: {error}")
         return Refused.status
     except OllamaError as error:
-        text = str(error).replace("\n", "\n  ")  # it may be a server's
+        # The notes say which server it was.
+        text = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        text = text.replace("\n", "\n  ")  # it may be a server's
         reporter.say(f"ollama-sc: stopped: {text}")
         job.report_resume_command()
         return Stopped.status

@@ -1,5 +1,6 @@
 """Rows of JSON: finds the text and the key of each, and says what is wrong with them."""
 
+import json
 from collections.abc import Mapping
 
 import msgspec
@@ -159,4 +160,8 @@ def _problem(data: bytes, error: Exception) -> str:
         data.decode()  # msgspec from 0.23 on does not say where it is no UTF-8
     except UnicodeDecodeError as not_text:
         return not_utf8(not_text)
-    return f"not JSON: {error}"
+    try:
+        json.loads(data)  # takes halves of surrogate pairs, which msgspec calls cut or malformed
+    except (ValueError, RecursionError):
+        return f"not JSON: {error}"
+    return "it is not Unicode: half of a surrogate pair"

@@ -63,7 +63,8 @@ class KeyColumn:
             return self._convert_to_text(value, number)
         if number is not None and self._fits(number, row):
             return number, None
-        return None, self._problem(value, "an integer of 64 bits")
+        sign = " without a sign" if self._type == pa.uint64() else ""
+        return None, self._problem(value, f"an integer of 64 bits{sign}")
 
     def _fits(self, number: int, row: int) -> bool:
         """Whether a column of integers has room for a number; it may change its type for that."""

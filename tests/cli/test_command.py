@@ -88,6 +88,13 @@ GIVEN = ["embed", "a.txt", "-m", "x", "-o", "out"]
             "the key column cannot",
         ),
         ([*GIVEN, "--host", "ftp://there"], "ftp"),
+        ([*GIVEN, "--header", "X-A: 1", "--header", "x-a: 2"], "--header x-a is there twice"),
+        ([*GIVEN, "--header", "X-A: 1", "--header", "X-A: 1"], "--header X-A is there twice"),
+        (
+            [*GIVEN, "--api-key-env", "PATH", "--header", "authorization: x"],
+            "contradict each other",
+        ),
+        ([*GIVEN, "--help=1"], "--help takes no value"),
     ],
 )
 def test_a_wrong_command_is_refused(
@@ -107,6 +114,15 @@ def test_a_wrong_command_is_refused(
     assert err.startswith("ollama-sc: ")
     assert text in err
     assert not list(tmp_path.glob("out/part*"))
+
+
+def test_what_stands_behind_two_hyphens_is_a_file(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its name looks like."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["embed", "-m", "x", "-o", "out", "--", "--no.txt"]) == 2
+    assert capfd.readouterr().err == "ollama-sc: there is no file --no.txt\n"
 
 
 @pytest.mark.parametrize("package", cli._REQUIRED_PACKAGES)

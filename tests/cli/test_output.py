@@ -141,6 +141,49 @@ async def test_a_server_that_does_not_answer_is_left_out(
     assert "Go on with: ollama-sc embed ..." in said.text
 
 
+@pytest.mark.parametrize("status", [429, 502, 503, 504, 521])
+async def test_a_server_behind_a_gateway_that_does_not_reach_it_is_left_out(
+    fake: FakeOllama, corpus: Path, tmp_path: Path, status: int
+) -> None:
+    """As one that does not answer itself; the message says which it was."""
+    async with FakeOllama() as other:
+        other.always("/api/tags", Reply.error(status, "no backend"))
+        said = Said()
+        job = options(corpus, tmp_path / "out", [other.url, fake.url])
+        assert await _job.run(job, said) == 0
+        assert said.lines[0].startswith("Left out: GET /api/tags: no backend")
+        assert said.lines[0].endswith(f"({other.url})")
+        assert await _job.run(options(corpus, tmp_path / "no", [other.url]), Said()) == 3
+
+
+@pytest.mark.parametrize("path", ["/api/tags", "/v1/embeddings"])
+async def test_what_stops_a_job_of_several_servers_says_which_it_was(
+    fake: FakeOllama, corpus: Path, tmp_path: Path, path: str
+) -> None:
+    """Before the job begins, and in it."""
+    async with FakeOllama() as other:
+        other.always(path, Reply.error(401, "who are you?"))
+        other.always("/api/embed", Reply.error(401, "who are you?"))
+        said = Said()
+        job = options(corpus, tmp_path / "out", [fake.url, other.url])
+        assert await _job.run(job, said) == 3
+    (line,) = [line for line in said.lines if line.startswith("ollama-sc: stopped")]
+    assert other.url in line
+    assert fake.url not in line
+
+
+async def test_a_model_without_a_digest_is_refused(
+    fake: FakeOllama, corpus: Path, tmp_path: Path
+) -> None:
+    """Not as one that is not there: pulling it would not help."""
+    fake.always("/api/tags", Reply.json({"models": [{"name": MODEL, "digest": ""}]}))
+    said = Said()
+    assert await _job.run(options(corpus, tmp_path / "out", [fake.url]), said) == 2
+    assert said.text == (
+        f"ollama-sc: the model {MODEL} at {fake.url} has no digest, which tells it from others"
+    )
+
+
 async def test_servers_with_different_models_are_refused(
     fake: FakeOllama, corpus: Path, tmp_path: Path
 ) -> None:

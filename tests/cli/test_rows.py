@@ -137,7 +137,10 @@ async def test_jsonl(tmp_path: Path) -> None:
         (b'{"id": 1e999999999999999999, "text": "a"}', None, 'the key "id" is not an integer of'),
         (b'{"id": 2, "text": "\xff"}', 2, "not UTF-8: invalid start byte (byte 0xff)"),
         (b'{"id": 2, "text": "a"} x', None, "not JSON: JSON is malformed: trailing characters"),
-        (b'{"id": 2, "text": "\\ud800"}', 2, "not JSON: "),
+        (b'{"id": 2, "text": "\\ud800"}', 2, "it is not Unicode: half of a surrogate pair"),
+        (b'{"id": 2, "text": "cut \\ud83d"}', 2, "it is not Unicode: half of a surrogate pair"),
+        (b'{"id": 2, "text": "a \\udc00 b"}', 2, "it is not Unicode: half of a surrogate pair"),
+        (b'{"id": 2, "text": "a \\ud83"}', 2, "not JSON: "),
         (b"null", None, "not an object"),
         (b'{"id": 2, "text": 5, "x": "\xff"}', 2, '"text" is not text but 5'),
         (b'{"id": 2, "text": 5, "x": nul}', 2, '"text" is not text but 5'),
@@ -252,6 +255,13 @@ async def test_integers_beyond_2_63_and_floats(
 ) -> None:
     """Whole numbers stay what they are, to the last digit, in the column that has room for them."""
     assert await keys_of(tmp_path, *values) == (keys, type_)
+
+
+async def test_a_key_without_room_beside_those_without_a_sign(tmp_path: Path) -> None:
+    """What it says of a negative one is not that it is no integer of 64 bits."""
+    content = b'{"id": 9223372036854775808, "text": "a"}\n{"id": -1, "text": "b"}\n'
+    rows, _ = await read(written(tmp_path / "a.jsonl", content), key="id", learn_rows=100)
+    assert rows[1].problem == 'the key "id" is not an integer of 64 bits without a sign but -1'
 
 
 async def test_the_first_shard_decides(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.support import LONG
 
 from ollama_sc import AsyncClient, ResponseError, ServerBusyError
 from ollama_sc._jobs import retries
+from ollama_sc.embedding import embed_many
 from ollama_sc.testing import FakeOllama, Reply
 
 
@@ -56,10 +57,14 @@ def test_a_runner_that_fails_for_a_while(status: int, seconds: float) -> None:
 @pytest.mark.parametrize("seconds", [1.0, 2.0] + [0.0, 0.5, 1.5, 3.0] * LONG)
 @pytest.mark.parametrize("bad", [[37], [37, 44], [38, 39]])
 @pytest.mark.parametrize("seed", [25, 56])
-def test_texts_that_take_the_runner_down(bad: list[int], seconds: float, seed: int) -> None:
+@pytest.mark.parametrize("status", [500, 400])
+def test_texts_that_take_the_runner_down(
+    bad: list[int], seconds: float, seed: int, status: int
+) -> None:
     """They alone have no vector, however often those beside them were refused, and the job ends.
 
-    With these seeds of the waits, what asks whether the server is well is struck four times.
+    With these seeds of the waits, what asks whether the server is well is struck four times. Ollama
+    answers 400 where the runner itself has said nothing.
     """
     random.seed(seed)
 
@@ -72,7 +77,7 @@ def test_texts_that_take_the_runner_down(bad: list[int], seconds: float, seed: i
                 down_until = trio.current_time() + seconds
             elif trio.current_time() >= down_until:
                 return None
-            return 500, "llama runner process has terminated"
+            return status, "llama runner process has terminated"
 
         async with FakeOllama(dimensions=4, embed_error=crash) as fake:
             async with AsyncClient(fake.url) as client:
@@ -81,6 +86,67 @@ def test_texts_that_take_the_runner_down(bad: list[int], seconds: float, seed: i
                 ) as batches:
                     found = [batch async for batch in batches]
         assert sorted(index for batch in found for index in batch.failures) == bad
+
+    under_mock_clock(main)
+
+
+@pytest.mark.parametrize("status", [500, 400, 413, 422])
+def test_nothing_is_in_flight_beside_a_text_that_may_be_blamed(status: int) -> None:
+    """Whatever takes the runner down, it is not another text of the job."""
+    bad = {f"text {number}" for number in (3, 21, 30)}
+
+    async def main() -> None:
+        def refuse(text: str) -> tuple[int, str] | None:
+            return (status, "no") if text in bad else None
+
+        async with FakeOllama(dimensions=4, embed_seconds=0.3, embed_error=refuse) as fake:
+            async with AsyncClient(fake.url) as client:
+                async with client.embed_many(
+                    MODEL, texts(200), batch_size=8, on_error="skip"
+                ) as batches:
+                    failed = [index async for batch in batches for index in batch.failures]
+        assert failed == [3, 21, 30]
+        asked = [request for request in fake.requests if request.body]
+        for text in bad:  # from the probe before it is asked for the last time
+            last = max(n for n, request in enumerate(asked) if request.json["input"] == [text])
+            first = max(n for n in range(last) if asked[n].json["input"] == PROBE)
+            begin, end = asked[first].received_at, asked[last].finished_at
+            assert begin is not None
+            assert end is not None
+            for other in (*asked[:first], *asked[last + 1 :]):
+                assert (other.finished_at or 0) <= begin or (other.received_at or 0) >= end
+
+    under_mock_clock(main)
+
+
+def test_another_server_goes_on_while_a_text_may_be_blamed() -> None:
+    """Only the server that refused the text waits for what it says of it alone."""
+
+    async def main() -> None:
+        def refuse(text: str) -> tuple[int, str] | None:
+            return (400, "no") if text == "text 3" else None
+
+        options: dict[str, Any] = {"dimensions": 4, "embed_seconds": 0.3, "embed_error": refuse}
+        async with FakeOllama(**options) as one, FakeOllama(**options) as two:
+            async with AsyncClient(one.url) as first, AsyncClient(two.url) as second:
+                async with embed_many(
+                    clients=[first, second],
+                    model=MODEL,
+                    texts=texts(1200),
+                    batch_size=8,
+                    on_error="skip",
+                    ordered=False,
+                ) as batches:
+                    failed = [index async for batch in batches for index in batch.failures]
+        assert failed == [3]
+        asked = [request for fake in (one, two) for request in fake.requests if request.body]
+        alone = max(
+            (request for request in asked if request.json["input"] == ["text 3"]),
+            key=lambda request: request.received_at or 0,
+        )
+        begin, end = alone.received_at or 0, alone.finished_at or 0
+        beside = [r for r in asked if (r.received_at or 0) < end and (r.finished_at or 0) > begin]
+        assert len(beside) == 5  # and the four of the other server
 
     under_mock_clock(main)
 
@@ -103,7 +169,7 @@ def test_a_runner_that_starts_while_the_job_does() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("no_waiting")
-@pytest.mark.parametrize("status", [400, 413, 500])
+@pytest.mark.parametrize("status", [400, 413, 422, 500])
 async def test_a_text_is_asked_for_once_more_before_it_is_blamed(
     fake: FakeOllama, status: int
 ) -> None:
@@ -164,6 +230,21 @@ def test_retry_after_is_heeded(status: int) -> None:
     long, short = times[2] - times[1], times[5] - times[4]
     assert 77 <= long <= 79
     assert retries.WAIT_INITIAL <= short <= 2  # "0" is no order to hurry
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize("status", [429, 503])
+async def test_what_a_busy_server_has_turned_away_comes_first(
+    fake: FakeOllama, status: int
+) -> None:
+    """No new batch takes its place: where there is room for a few only, some would never get it."""
+    busy = Reply.error(status, "in a moment")
+    fake.script(QUICK, Reply.default(), Reply.default(), busy, busy, Reply.default(), busy)
+    async with AsyncClient(fake.url) as client:
+        await client.embed_array(MODEL, texts(5), batch_size=1, max_in_flight=1)
+    asked = [inputs(fake)[place][0] for place in range(1, 9)]
+    assert asked == [f"text {number}" for number in (0, 1, 1, 1, 2, 2, 3, 4)]
 
 
 @pytest.mark.anyio

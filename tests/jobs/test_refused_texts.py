@@ -20,7 +20,7 @@ def refusing(*bad: str, status: int = 400, reason: str = "this text is odd") -> 
     return lambda text: (status, reason) if text in bad else None
 
 
-@pytest.mark.parametrize("status", [400, 500, 413])
+@pytest.mark.parametrize("status", [400, 500, 413, 422])
 @pytest.mark.parametrize("size", [1, 4, 7, 64])
 async def test_one_bad_text_does_not_lose_its_batch(
     anyio_backend: Any, status: int, size: int

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import pytest
 import stamina
 import trio
 import trio.testing
-from tests.jobs.support import MODEL, PROBE, QUICK, inputs, texts
+from tests.jobs.support import MODEL, PROBE, QUICK, Two, inputs, texts
 from tests.support import ROOT, is_quiet
 
 from ollama_sc import (
@@ -29,6 +31,7 @@ from ollama_sc import (
     Timeouts,
 )
 from ollama_sc._jobs import settings
+from ollama_sc.embedding import embed_array
 from ollama_sc.testing import FakeOllama, Reply
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_waiting")]
@@ -210,6 +213,26 @@ async def test_the_last_attempt_is_no_retry(
         with pytest.raises(OllamaError):
             await client.embed_array(MODEL, ["a"])
         assert len(caplog.records) == 2
+
+
+async def test_a_retry_says_which_server_it_was(
+    anyio_backend: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where there are several, whatever the error is."""
+    async with Two() as two:
+        two.fakes[0].always(QUICK, Reply.default(delay=0.05))
+        two.fakes[1].script(QUICK, Reply.default(), Reply.busy())
+
+        async def source() -> AsyncIterator[str]:
+            for text in texts(20):
+                await two.fakes[1].wait_for_requests(1)
+                yield text
+
+        await embed_array(
+            clients=two.clients, model=MODEL, texts=source(), batch_size=1, max_in_flight=1
+        )
+        (record,) = [record for record in caplog.records if record.name == "ollama_sc"]
+        assert f"; server 2 of 2: <AsyncClient {two.fakes[1].url}, " in record.getMessage()
 
 
 async def test_retries_of_others_are_logged_as_before(
