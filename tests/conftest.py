@@ -67,6 +67,7 @@ def no_garbage_is_left() -> Any:
     """What a test leaves behind is collected in that test, so that its warnings fail it."""
     yield
     gc.collect()
+    gc.freeze()  # the next one need not look at what stays
 
 
 @pytest.fixture(autouse=True)
