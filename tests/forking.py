@@ -13,6 +13,7 @@ import atexit
 import gc
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -210,6 +211,9 @@ def _start(connection: Connection, files: Sequence[int]) -> None:
     for number, descriptor in enumerate(files):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    # A shell has these ignored in what it starts in the background, as all of the tests can be.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())  # as at a start
     _run(arguments)
 
