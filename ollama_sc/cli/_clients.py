@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ollama_sc import AsyncClient, ConnectError, OllamaError, ProtocolError
+from ollama_sc import AsyncClient, OllamaError, ProtocolError
 from ollama_sc._http.host import parse_host
 from ollama_sc._jobs.retries import is_transient
 from ollama_sc._jobs.served_model import ServedModel, find_digest, short
@@ -76,7 +76,7 @@ async def open_clients(
                 if url and url not in text:
                     error.add_note(url)
                     text = f"{text} ({url})"
-                if not (isinstance(error, ConnectError) or is_transient(error)):
+                if not is_transient(error):
                     raise
                 problems.append(text)
             else:
